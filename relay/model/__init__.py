@@ -1,0 +1,1 @@
+"""The vocabulary: values of mail and of the queue, without I/O, clock or settings."""
