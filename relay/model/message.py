@@ -1,0 +1,109 @@
+"""Values that travel between the doors, the store and delivery."""
+
+from typing import Any
+
+import msgspec
+
+from relay.model.address import Address
+from relay.model.state import State
+from relay.model.verdict import Verdict
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One validated message on its way into the store; content is wire-ready (CRLF, no dot-stuffing).
+
+    `destinations[i]` is where `forward_paths[i]` is grouped: its domain or `[route]`.
+    `expires_after_s`, `delay_notice_after_s` count from acceptance; 0 = no delay notice.
+    """
+
+    queue_id: str
+    reverse_path: Address | None
+    forward_paths: tuple[Address, ...]
+    destinations: tuple[str, ...]
+    content: bytes
+    message_id: str
+    mail_class: str = "transactional"
+    tenant: str = "default"
+    campaign: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    ingress: str = "python"
+    is_8bit: bool = False
+    needs_smtputf8: bool = False
+    wants_dsn: bool = False
+    expires_after_s: float = 172800.0
+    delay_notice_after_s: float = 0.0
+    idempotency_key: str = ""
+    digest: str = ""
+
+
+class ReceiptRecipient(msgspec.Struct, frozen=True):
+    """One accepted recipient: its id, its address and the state it was put in."""
+
+    id: str
+    address: str
+    status: str
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof of acceptance: the message is durable under this queue-id."""
+
+    id: str
+    message_id: str
+    recipients: tuple[ReceiptRecipient, ...]
+    replayed: bool = False
+
+    @property
+    def accepted(self) -> int:
+        return len(self.recipients)
+
+
+class ClaimedRecipient(msgspec.Struct, frozen=True):
+    """A recipient leased to a session; `attempt` is the fencing token of all that follows."""
+
+    number: int
+    address: str
+    destination: str
+    attempt: int
+    step: int
+    queue: str
+
+
+class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message with the recipients of it that one claim leased (all of one destination)."""
+
+    queue_id: str
+    reverse_path: str
+    recipients: tuple[ClaimedRecipient, ...]
+    content: bytes
+    size: int
+    created: float
+    expires: float
+    message_id: str
+    mail_class: str
+    tenant: str
+    campaign: str
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    is_8bit: bool = False
+    needs_smtputf8: bool = False
+    wants_dsn: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt came to for one recipient; fenced by (recipient, attempt).
+
+    `state` is delivered, failed, deferred, held, or ready (given back: costs no step).
+    `delay_s`: deferred: until the next attempt. `advance`: whether the step moves.
+    """
+
+    queue_id: str
+    number: int
+    attempt: int
+    state: State
+    verdict: Verdict
+    delay_s: float = 0.0
+    advance: bool = False
+    remote: dict[str, Any] = {}
+    timings: dict[str, float] = {}
+    dialogue: str = ""
