@@ -1,0 +1,1 @@
+"""I/O other than Redis: the resolver, byte streams and TLS."""
