@@ -1,0 +1,91 @@
+"""The values of one SMTP session: where it goes, how it is to be spoken, what came of it."""
+
+import msgspec
+
+from relay.model.credentials import Credentials
+from relay.model.errors import RelayError
+from relay.model.reply import Reply
+from relay.settings.schema import Timeouts, TlsPolicy
+from relay.smtp.transaction import Transaction
+
+__all__ = [
+    "Credentials",
+    "Dialogue",
+    "Endpoint",
+    "SessionFailed",
+    "Transaction",
+    "TransactionResult",
+]
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One address of one host: `host` is the name for TLS and reports, `address` an IP literal."""
+
+    host: str
+    address: str
+    port: int
+    implicit_tls: bool = False
+
+
+class Dialogue(msgspec.Struct, frozen=True):
+    """How to speak to an endpoint.
+
+    `source_address` is the local IP to connect from, or empty. `allow_only_loopback`: any other
+    address is refused before a packet leaves (sink mode).
+    """
+
+    hello_name: str
+    source_address: str = ""
+    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    credentials: Credentials | None = None
+    timeouts: Timeouts = Timeouts()
+    allow_only_loopback: bool = True
+
+
+class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
+    """What came of a transaction: every reply that was read, and what broke it, if anything.
+
+    `replies[i]` answers RCPT for `transaction.forward_paths[i]`; None: not answered, or not asked.
+    `final` answers the content; with no `final`, nothing was delivered unless `dot_sent`, then it
+    is uncertain. `is_local`: `mail` is our own judgement (too large for the host), nothing was
+    sent. `broken`: the session is unusable, and why. `timings`: seconds by phase.
+    """
+
+    transaction: Transaction
+    replies: tuple[Reply | None, ...]
+    mail: Reply | None = None
+    data: Reply | None = None
+    final: Reply | None = None
+    broken: Exception | None = None
+    dot_sent: bool = False
+    is_local: bool = False
+    timings: dict[str, float] = {}
+    transcript: object = ""
+
+    @property
+    def dialogue(self) -> str:
+        """The dialogue as text, at most 4 KiB, secrets redacted; composed when asked for."""
+        return str(self.transcript)
+
+
+class SessionFailed(RelayError):
+    """Raised when no session came about: in which phase, with which reply or cause.
+
+    `phase` is connect, greeting, hello, tls or auth; `reply` is the peer's, if it spoke.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        *,
+        reply: Reply | None = None,
+        cause: Exception | None = None,
+        dialogue: str = "",
+        timings: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(f"{phase}: {reply or cause or 'failed'}")
+        self.phase = phase
+        self.reply = reply
+        self.cause = cause
+        self.dialogue = dialogue
+        self.timings = timings or {}
