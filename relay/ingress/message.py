@@ -1,0 +1,114 @@
+"""What a program says when it sends one message: the public `Message` and its parts.
+
+The JSON form (HTTP, `relay send`) and the Python form are the same struct; in JSON the field
+`from_` is written `from`, `mail_class` is `class`, and an attachment's content is base64.
+"""
+
+import re
+from typing import Literal
+
+import msgspec
+
+from relay.model.address import Address, parse_address
+from relay.model.errors import Finding, SubmissionRefused
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+class Mailbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An address with a display name, as it stands in a header field."""
+
+    email: str
+    name: str = ""
+
+
+class Attachment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file beside the text; with a `content_id` it is shown inline, by `cid:` in the HTML."""
+
+    filename: str
+    content: bytes
+    content_type: str = "application/octet-stream"
+    content_id: str = ""
+
+
+MailboxValue = str | Mailbox
+MailboxValues = str | Mailbox | list[str | Mailbox]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One message to be composed (RFC 5322) and sent to all of `to`, `cc` and `bcc`.
+
+    Addresses are `"Ann <ann@example.org>"`, `"ann@example.org"` or `Mailbox`. `reverse_path` is
+    where bounces go (default: the address of `from_`; `""`: nowhere). `expires_at` is RFC 3339.
+    """
+
+    from_: MailboxValue = msgspec.field(name="from")
+    to: MailboxValues = []
+    cc: MailboxValues = []
+    bcc: MailboxValues = []
+    reply_to: MailboxValues | None = None
+    subject: str = ""
+    text: str | None = None
+    html: str | None = None
+    headers: dict[str, str] = {}
+    attachments: list[Attachment] = []
+    reverse_path: str | None = None
+    mail_class: Literal["transactional", "bulk"] | None = msgspec.field(name="class", default=None)
+    campaign: str = ""
+    tags: list[str] = []
+    metadata: dict[str, str] = {}
+    expires_at: str | None = None
+    one_click_unsubscribe: str | None = None
+
+
+class NamedAddress(msgspec.Struct, frozen=True):
+    """A parsed mailbox: the display name and the address."""
+
+    name: str
+    address: Address
+
+
+def parse_mailbox(value: str | Mailbox, *, field: str) -> NamedAddress:
+    """Parse one mailbox (RFC 5322 §3.4); SubmissionRefused names field, fault and fix."""
+    if isinstance(value, Mailbox):
+        name, address = value.name, value.email
+    else:
+        name, address = _split_mailbox(value, field)
+    if _CONTROL.search(name):
+        raise SubmissionRefused(
+            Finding(
+                field,
+                "control_character",
+                "the display name contains a control character",
+                "remove line breaks and other control characters",
+            )
+        )
+    return NamedAddress(name, parse_address(address, field=field))
+
+
+def mailbox_list(value: str | Mailbox | list[str | Mailbox] | None) -> list[str | Mailbox]:
+    """One mailbox, several or none, as a list."""
+    if value is None or value == "":
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _split_mailbox(text: str, field: str) -> tuple[str, str]:
+    stripped = text.strip(" ")
+    start = stripped.rfind("<")
+    if start < 0 or not stripped.endswith(">"):
+        return "", text
+    name = stripped[:start].strip(" ")
+    if len(name) >= 2 and name[0] == name[-1] == '"':
+        return _QUOTED_PAIR.sub(r"\1", name[1:-1]), stripped[start:]
+    if "@" in name and ("," in name or "<" in name):
+        raise SubmissionRefused(
+            Finding(
+                field,
+                "address_list_in_string",
+                "has several addresses in one string",
+                "give a list with one address in each string",
+            )
+        )
+    return name, stripped[start:]
