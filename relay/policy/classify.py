@@ -1,0 +1,276 @@
+"""Replies and breakages become verdicts: severity × scope × reason.
+
+Rules of this file
+- The first digit of the reply decides severity (RFC 5321 §4.2.1). Texts and enhanced codes only
+  refine scope and reason, except where a rule says `soft`, and where a refusal can only mean our
+  route or this host: AUTH, greeting, EHLO, STARTTLS and 530 never bounce mail.
+- What was read wins over how the connection ended: a 550 that arrived before the peer hung up is
+  a 550, not a lost connection.
+- After the final dot nothing is certain without a reply: transient, flagged `uncertain`
+  (RFC 1047).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from relay.model.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExpired,
+    LeaseLost,
+    LocalProtocolError,
+    NoSuchDomain,
+    NullMx,
+    RemoteProtocolError,
+    ResolutionError,
+    TlsFailed,
+    TransportError,
+)
+from relay.model.reply import Reply
+from relay.model.verdict import Scope, Severity, Verdict
+from relay.policy.hints import retry_hint_s
+from relay.policy.reasons import verdict
+from relay.policy.rules import NO_RULES, Rules
+from relay.policy.statuses import COMMAND_SCOPES, generic_meaning, subject_detail
+
+#: Answers to these never concern a message; RFC 7504: 521 and 556 are meant for good.
+_OPENING = frozenset({"greeting", "EHLO", "HELO", "LHLO", "STARTTLS"})
+_FOR_GOOD = frozenset({521, 556})
+#: Refusals that a change of our configuration cures, whatever their first digit says.
+_OUR_ROUTE = frozenset({530, 534, 535, 538})
+_EARLY_PHASES = frozenset({"connect", "greeting", "hello", "tls"})
+_OPENING_REASONS = {
+    "greeting": "greeting_rejected",
+    "EHLO": "hello_rejected",
+    "HELO": "hello_rejected",
+    "LHLO": "hello_rejected",
+    "STARTTLS": "tls_failed",
+}
+
+
+class Answers(Protocol):
+    """What was read of one mail transaction; `replies` are those to RCPT, in order."""
+
+    @property
+    def mail(self) -> Reply | None: ...
+    @property
+    def replies(self) -> Sequence[Reply | None]: ...
+    @property
+    def data(self) -> Reply | None: ...
+    @property
+    def final(self) -> Reply | None: ...
+    @property
+    def broken(self) -> BaseException | None: ...
+    @property
+    def dot_sent(self) -> bool: ...
+
+
+def status_code(reply: Reply) -> str:
+    """The enhanced status code to report: X.0.0 where it is missing or of another class."""
+    digit = str(reply.code)[:1]
+    if reply.enhanced and reply.enhanced.startswith(digit):
+        return reply.enhanced
+    return f"{digit}.0.0"
+
+
+def classify_reply(
+    reply: Reply, *, provider: str | None = None, rules: Rules = NO_RULES
+) -> Verdict:
+    """The verdict of one reply to the command that `reply.command` names; total for any reply."""
+    if _is_success(reply):
+        return verdict(Severity.SUCCESS, _scope_of(reply.command), "delivered", reply)
+    if not 400 <= reply.code < 600:
+        return verdict(Severity.TRANSIENT, Scope.CONNECTION, "protocol_error", reply)
+    rule = rules.match(reply, provider)
+    if rule is not None:
+        reason, scope, soft = rule.table.reason, rule.table.scope, rule.table.soft
+    else:
+        meaning = generic_meaning(reply.code, reply.enhanced, reply.command)
+        reason, scope, soft = meaning.reason, meaning.scope or _scope_of(reply.command), False
+        if reply.command in _OPENING and scope is not Scope.SOURCE:
+            reason, scope = _opening_reason(reply, reason), Scope.HOST
+    severity = Severity.TRANSIENT if soft or reply.is_transient else Severity.PERMANENT
+    return _settled(reply, severity, scope, reason)
+
+
+def _settled(reply: Reply, severity: Severity, scope: Scope, reason: str) -> Verdict:
+    """The verdict after the exceptions of this file's first rule."""
+    if reply.command == "AUTH" or reply.code in _OUR_ROUTE:
+        severity, scope = Severity.TRANSIENT, Scope.ROUTE
+        reason = reason if reason in _ROUTE_REASONS else "authentication_failed"
+    elif reply.command in _OPENING:
+        for_good = reply.code in _FOR_GOOD and reply.command != "STARTTLS"
+        severity = Severity.PERMANENT if for_good else Severity.TRANSIENT
+    elif reason == "too_many_recipients" and reply.command == "RCPT":
+        # RFC 5321 §4.5.3.1.10: 552 as 452; fewer recipients make any of these succeed.
+        severity, scope = Severity.TRANSIENT, Scope.TRANSACTION
+    hint_s = retry_hint_s(reply.text) if severity is Severity.TRANSIENT else None
+    return verdict(severity, scope, reason, reply, retry_after_s=hint_s)
+
+
+_ROUTE_REASONS = frozenset(
+    {
+        "authentication_failed",
+        "authentication_required",
+        "authentication_unavailable",
+        "account_limit",
+        "tls_required",
+    }
+)
+
+
+def _opening_reason(reply: Reply, reason: str) -> str:
+    if reply.code in _FOR_GOOD:
+        return "host_refuses_mail"
+    specific = reason in ("congested", "system_full", "system_unavailable", "service_unavailable")
+    return reason if specific else _OPENING_REASONS[reply.command]
+
+
+def _is_success(reply: Reply) -> bool:
+    return reply.is_intermediate if reply.command == "DATA" else reply.is_positive
+
+
+def _scope_of(command: str) -> Scope:
+    return COMMAND_SCOPES.get(command, Scope.CONNECTION)
+
+
+def classify_breakage(exc: BaseException | None, phase: str, *, dot_sent: bool = False) -> Verdict:
+    """The verdict of a dialogue that ended without a reply in `phase`; never permanent.
+
+    Phases: connect, greeting, hello, tls, auth, MAIL, RCPT, DATA, content, end-of-data.
+    Only a domain that does not exist or refuses all mail is permanent.
+    """
+    if isinstance(exc, ResolutionError):
+        return _classify_resolution(exc)
+    if dot_sent and not isinstance(exc, LeaseLost):
+        return verdict(Severity.TRANSIENT, Scope.MESSAGE, "uncertain", uncertain=True)
+    scope, reason = _breakage(exc, phase)
+    return verdict(Severity.TRANSIENT, scope, reason)
+
+
+def _breakage(exc: BaseException | None, phase: str) -> tuple[Scope, str]:
+    scope = Scope.HOST if phase in _EARLY_PHASES else Scope.CONNECTION
+    match exc:
+        case LeaseLost():
+            return Scope.LOCAL, "lease_lost"
+        case ConnectFailed():
+            return Scope.HOST, "connect_failed"
+        case DeadlineExpired():
+            return scope, "connect_timeout" if phase == "connect" else "timeout"
+        case TlsFailed():
+            return Scope.HOST, "tls_failed"
+        case ConnectionLost():
+            return scope, "connection_lost"
+        case RemoteProtocolError():
+            return scope, "protocol_error"
+        case LocalProtocolError():
+            return Scope.LOCAL, "local_misuse"
+        case TransportError() | OSError() | EOFError():
+            return scope, "connect_failed" if phase == "connect" else "connection_lost"
+        case _:
+            return Scope.LOCAL, "internal_error"
+
+
+def _classify_resolution(exc: ResolutionError) -> Verdict:
+    match exc:
+        case NoSuchDomain():
+            return verdict(Severity.PERMANENT, Scope.DOMAIN, "no_such_domain")
+        case NullMx():
+            return verdict(Severity.PERMANENT, Scope.DOMAIN, "null_mx")
+        case _:
+            return verdict(Severity.TRANSIENT, Scope.DOMAIN, "dns_unavailable")
+
+
+def classify_session_failure(
+    phase: str,
+    reply: Reply | None,
+    cause: BaseException | None,
+    *,
+    provider: str | None = None,
+    rules: Rules = NO_RULES,
+) -> Verdict:
+    """The verdict of a session that never came to MAIL; phase as in `classify_breakage`.
+
+    Permanent only for 521 and 556 (RFC 7504), and then about this host: the next MX decides.
+    """
+    if reply is not None and not reply.is_positive:
+        command = {"greeting": "greeting", "hello": "EHLO", "tls": "STARTTLS", "auth": "AUTH"}
+        as_answered = reply.command or command.get(phase, "greeting")
+        known = Reply(reply.code, reply.enhanced, reply.lines, as_answered)
+        return classify_reply(known, provider=provider, rules=rules)
+    if phase == "auth" and not isinstance(cause, TransportError | RemoteProtocolError | OSError):
+        return verdict(Severity.TRANSIENT, Scope.ROUTE, "authentication_unavailable")
+    if phase == "tls" and not isinstance(cause, ConnectionLost | DeadlineExpired):
+        return verdict(Severity.TRANSIENT, Scope.HOST, "tls_failed")
+    return classify_breakage(cause, phase)
+
+
+def classify_transaction(
+    answers: Answers, *, provider: str | None = None, rules: Rules = NO_RULES
+) -> list[Verdict]:
+    """One verdict per recipient, in the order of `answers.replies`.
+
+    A refused MAIL concerns all; a refused RCPT its recipient; accepted recipients follow DATA
+    and the answer to the final dot; who got no answer defers. "Too many recipients" means the
+    next transaction at once (Scope.TRANSACTION), except for the first RCPT: that would loop.
+    """
+    if answers.mail is None or not answers.mail.is_positive:
+        shared = (
+            classify_reply(answers.mail, provider=provider, rules=rules)
+            if answers.mail is not None
+            else classify_breakage(answers.broken, "MAIL")
+        )
+        return [shared] * len(answers.replies)
+    verdicts: list[Verdict] = []
+    content: Verdict | None = None
+    closing: Verdict | None = None
+    for index, reply in enumerate(answers.replies):
+        if reply is None:
+            verdicts.append(closing or classify_breakage(answers.broken, "RCPT"))
+        elif reply.is_positive:
+            content = content or _content_verdict(answers, provider, rules)
+            verdicts.append(content)
+        else:
+            refused = classify_reply(reply, provider=provider, rules=rules)
+            closing = refused if reply.code == 421 else closing
+            verdicts.append(_first_deferred(refused) if index == 0 else refused)
+    return verdicts
+
+
+def _first_deferred(refused: Verdict) -> Verdict:
+    """A first RCPT refused as one too many is an ordinary refusal: deferred, or 5yz but 552."""
+    if refused.scope is not Scope.TRANSACTION or refused.reply is None:
+        return refused
+    permanent = refused.reply.is_permanent and refused.reply.code != 552
+    severity = Severity.PERMANENT if permanent else Severity.TRANSIENT
+    return verdict(
+        severity,
+        Scope.RECIPIENT,
+        refused.reason,
+        refused.reply,
+        retry_after_s=refused.retry_after_s,
+    )
+
+
+def _content_verdict(answers: Answers, provider: str | None, rules: Rules) -> Verdict:
+    """What DATA and the final dot came to, for the recipients that RCPT accepted."""
+    data, final = answers.data, answers.final
+    if final is not None and (answers.dot_sent or not final.is_positive):
+        return classify_reply(_named(final, "end-of-data"), provider=provider, rules=rules)
+    if final is not None:  # a 250 before our dot cannot be about our message
+        return verdict(Severity.TRANSIENT, Scope.CONNECTION, "protocol_error", final)
+    if data is not None and not data.is_intermediate:
+        return classify_reply(_named(data, "DATA"), provider=provider, rules=rules)
+    phase = "DATA" if data is None else "end-of-data" if answers.dot_sent else "content"
+    return classify_breakage(answers.broken, phase, dot_sent=answers.dot_sent)
+
+
+def _named(reply: Reply, command: str) -> Reply:
+    """The reply with its command filled in, so that its scope is right."""
+    return reply if reply.command else Reply(reply.code, reply.enhanced, reply.lines, command)
+
+
+def is_about_rate(reply: Reply) -> bool:
+    """Whether a reply asks for less speed: 421, or X.7.28 and Microsoft's X.7.5nn, X.7.65n."""
+    detail = subject_detail(reply.enhanced)
+    return reply.code == 421 or detail == "7.28" or detail.startswith(("7.50", "7.65"))
