@@ -1,0 +1,81 @@
+"""Opening a store: what the server must be, the schema stamp, and noticing that it restarted."""
+
+import re
+from typing import Any
+
+from relay.model.errors import ConfigError, ScriptMismatch, StoreUnavailable
+from relay.store.keys import SCHEMA, prefix
+from relay.store.wire import Wire
+
+_OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    lines = info.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def check_server(info: dict[str, str], where: str) -> None:
+    """ConfigError where the server cannot hold a queue safely."""
+    kind = "valkey" if "valkey_version" in info else "redis"
+    text = info.get(f"{kind}_version", "0")
+    version = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+    if version < _OLDEST[kind]:
+        oldest = ".".join(map(str, _OLDEST[kind]))
+        raise ConfigError(
+            f"redis.url: {kind} {text} at {where} is too old; relay needs {oldest} or newer"
+        )
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ConfigError(
+            f"redis.url: the server at {where} has maxmemory-policy {policy}, which deletes queued "
+            "mail when memory is full; set maxmemory-policy noeviction"
+        )
+    if info.get("maxmemory", "0") == "0":
+        raise ConfigError(
+            f"redis.url: the server at {where} has no memory limit, so a full queue would end it; "
+            "set maxmemory (half of the machine's memory is a good start)"
+        )
+
+
+async def server_info(wire: Wire) -> dict[str, str]:
+    """The sections of INFO that matter here."""
+    fields: dict[str, str] = {}
+    for section in ("server", "memory", "persistence"):
+        fields |= _fields(await wire.call("INFO", section))
+    if fields.get("loading") == "1":
+        raise StoreUnavailable("Redis is loading its data")
+    return fields
+
+
+async def stamp(wire: Wire, mode: str) -> None:
+    """Create the meta record at first use; ScriptMismatch where another schema lies there."""
+    meta = prefix(mode) + "meta"
+    await wire.call("HSETNX", meta, "schema", SCHEMA)
+    await wire.call("HSETNX", meta, "mode", mode)
+    await wire.call("HSETNX", meta, "created", await server_time_ms(wire))
+    known: list[Any] = await wire.call("HMGET", meta, "schema", "mode")
+    if known[0] != SCHEMA.encode():
+        raise ScriptMismatch(
+            f"the store has schema {known[0].decode()}, this relay speaks {SCHEMA}; "
+            "run the version that wrote it, or drain it first"
+        )
+    if known[1] != mode.encode():
+        raise ConfigError(f"delivery.mode: the store is stamped {known[1].decode()}, not {mode}")
+
+
+async def server_time_ms(wire: Wire) -> int:
+    """Redis' clock in milliseconds."""
+    seconds, micros = await wire.call("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def note_run(wire: Wire, mode: str) -> None:
+    """Record since when this run of the server is up: leases rest for a while after a restart."""
+    info = _fields(await wire.call("INFO", "server"))
+    meta = prefix(mode) + "meta"
+    run_id = info.get("run_id", "")
+    known = await wire.call("HGET", meta, "run_id")
+    if known != run_id.encode():
+        since = await server_time_ms(wire) if known is not None else 0
+        await wire.call("HSET", meta, "run_id", run_id, "run_since", since)

@@ -1,0 +1,103 @@
+-- Common ground of every script: prefix, request, schema check, clock, records, counters, events.
+-- KEYS[1] `<prefix>meta`; all other keys are made from its prefix (one hash tag = one shard).
+-- ARGV[1] msgpack map of the request, field `schema` first checked against the store's.
+local P = string.sub(KEYS[1], 1, -5)
+local req = cmsgpack.unpack(ARGV[1])
+local meta = redis.call('HMGET', KEYS[1], 'schema', 'shift_ms')
+if meta[1] ~= req.schema then
+  return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
+    ', this process speaks ' .. tostring(req.schema))
+end
+local clock = redis.call('TIME')
+-- Milliseconds of Redis' clock; tests move it by meta.shift_ms.
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
+
+-- Recipient records: msgpack array, indices below; readers in Python: codec.RecipientRecord.
+local VERSION, STATE, ADDRESS, DESTINATION, STEP, CLAIMS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7
+local REASON, TEXT, DUE, HOLDER, WISH = 8, 9, 10, 11, 12
+-- States: one letter in the record, the full word for users.
+local WORD = { s = 'staged', r = 'ready', d = 'deferred', h = 'held', c = 'claimed',
+  D = 'delivered', F = 'failed', X = 'expired', C = 'cancelled', S = 'suppressed' }
+local FINAL = { D = true, F = true, X = true, C = true, S = true }
+
+-- Message records: msgpack array in field `m` of the message's hash; codec.MessageRecord.
+local M_REVERSE, M_TENANT, M_CLASS, M_CAMPAIGN = 2, 3, 4, 5
+local M_CREATED, M_EXPIRES, M_NOTICE, M_SIZE, M_COUNT = 8, 9, 10, 11, 12
+
+local function message_key(id) return P .. 'm:' .. id end
+local function content_key(id) return P .. 'c:' .. id end
+-- The hash that holds recipient n: the message's own for the first 50, buckets of 50 after.
+local function bucket_key(id, n)
+  if n <= 50 then return P .. 'm:' .. id end
+  return P .. 'b:' .. id .. ':' .. math.floor((n - 1) / 50)
+end
+local function split_rid(rid)
+  local id, n = string.match(rid, '^(%w+)%.(%d+)$')
+  return id, tonumber(n)
+end
+local function load_message(id)
+  local raw = redis.call('HGET', message_key(id), 'm')
+  if not raw then return nil end
+  return cmsgpack.unpack(raw), raw
+end
+local function load_recipient(id, n)
+  local raw = redis.call('HGET', bucket_key(id, n), n)
+  if not raw then return nil end
+  return cmsgpack.unpack(raw)
+end
+local function save_recipient(id, n, rec)
+  redis.call('HSET', bucket_key(id, n), n, cmsgpack.pack(rec))
+end
+local function destination_of(rec)
+  if rec[DESTINATION] ~= '' then return rec[DESTINATION] end
+  return string.match(rec[ADDRESS], '@([^@]*)$') or ''
+end
+local function queue_of(m, rec)
+  return m[M_CLASS] .. '|' .. m[M_TENANT] .. '|' .. m[M_CAMPAIGN] .. '|' .. destination_of(rec)
+end
+local function destination_of_queue(q) return string.match(q, '^[^|]*|[^|]*|[^|]*|(.*)$') end
+local function class_and_tenant_of(q) return string.match(q, '^([^|]*)|([^|]*)|') end
+
+-- Counters are gathered during a script and written once at its end by flush_counters().
+local MINUTES_KEPT_MS = 172800000
+local counts = {}
+local function count(key, field, by)
+  local of = counts[key]
+  if not of then of = {}; counts[key] = of end
+  of[field] = (of[field] or 0) + by
+end
+local function flush_counters()
+  for key, fields in pairs(counts) do
+    for field, by in pairs(fields) do
+      if by ~= 0 then
+        local left = redis.call('HINCRBY', P .. key, field, by)
+        if left == 0 and string.sub(key, 1, 2) == 'v:' then redis.call('HDEL', P .. key, field) end
+      end
+    end
+    if string.sub(key, 1, 7) == 'minute:' then redis.call('PEXPIRE', P .. key, MINUTES_KEPT_MS) end
+  end
+  counts = {}
+end
+-- One more (or less) recipient in a state, of a queue whose destination's view follows.
+local function count_state(state, by) count('states', WORD[state], by) end
+local function count_outcome(outcome, provider)
+  count('counters', 'recipients:' .. outcome .. ':' .. provider, 1)
+  count('minute:' .. math.floor(now / 60000), outcome .. ':' .. provider, 1)
+end
+local BIN_MS = 300000
+local function count_outstanding(destination, created, by)
+  count('v:' .. destination, 'n', by)
+  count('v:' .. destination, math.floor(created / BIN_MS), by)
+end
+
+-- Events: a stream entry of type, stable id, payload (msgpack map). Ids are made from the
+-- recipient and attempt, so that a reader can drop an event it has seen.
+local function emit(type, id, payload)
+  redis.call('XADD', P .. 'events', '*', 't', type, 'i', id, 'd', payload)
+end
+local function emit_recipient(type, id, n, m, rec, extra)
+  local data = { recipient_id = id .. '.' .. n, queue_id = id, address = rec[ADDRESS],
+    attempt = rec[ATTEMPT], reason = rec[REASON], campaign = m[M_CAMPAIGN], tenant = m[M_TENANT] }
+  for key, value in pairs(extra or {}) do data[key] = value end
+  emit(type, id .. '.' .. n .. ':' .. rec[ATTEMPT] .. ':' .. type, cmsgpack.pack(data))
+end

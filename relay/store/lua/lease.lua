@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Renew (or begin, or end) an incarnation's lease.
+-- include: common
+-- KEYS: [1] meta. ARGV: [1] {holder, lease_ms, begin (true at first), info (packed), stop}.
+-- Returns {'ok', revoked rids…} | {'lost'}. Invariants: a lease that ran out is never revived, so
+--   that what was reclaimed stays reclaimed. Bound: O(revoked), at most 1,000.
+if req.stop then
+  redis.call('ZADD', P .. 'incarnations', 'XX', 0, req.holder)
+  return { 'ok' }
+end
+local expiry = redis.call('ZSCORE', P .. 'incarnations', req.holder)
+if not req.begin and (not expiry or tonumber(expiry) == 0) then return { 'lost' } end
+redis.call('ZADD', P .. 'incarnations', now + req.lease_ms, req.holder)
+redis.call('HSET', P .. 'workers', req.holder, req.info)
+local revoked = redis.call('LRANGE', P .. 'iv:' .. req.holder, 0, 999)
+if #revoked > 0 then redis.call('LTRIM', P .. 'iv:' .. req.holder, #revoked, -1) end
+return { 'ok', unpack(revoked) }

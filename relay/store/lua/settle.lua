@@ -1,0 +1,86 @@
+#!lua flags=allow-oom
+-- Record what attempts came to, each item by itself, and the marks of dots about to be sent.
+-- include: common wake queue accept
+-- KEYS: [1] meta. ARGV: [1] {holder, marks {'<rid>:<attempt>'…}, items {{id, n, attempt, kind, delay_ms,
+--   advance, reason, text, provider, event type, event (packed), severity:scope, wish}…}, reports {…}};
+--   [2…] the contents of the reports (DSNs to be queued).
+--   kind: D delivered, F failed, X expired, d deferred, r given back, h held.
+-- Returns a word per item: 'ok' | 'again' (was settled so before) | 'fenced' | 'unknown'.
+-- Invariants: fenced by (recipient, attempt): a final outcome still applies after a lost lease if the
+--   recipient has not been claimed since, anything else then changes nothing; a delivery that comes
+--   too late is recorded as recipient.duplicate; one bad item never blocks the others.
+-- Bound: O(items), at most 256.
+for _, mark in ipairs(req.marks) do
+  redis.call('SADD', P .. 'is:' .. req.holder, mark)
+end
+-- A wish was made by a verb while the recipient was claimed: cancel, hold.
+local function follow_wish(q, id, n, m, rec)
+  local wish = rec[WISH]
+  rec[WISH] = ''
+  if wish == 'cancel' then
+    finish(q, id, n, m, rec, 'C', 'cancelled', 'cancelled while an attempt was under way')
+    count_outcome('cancelled', 'none')
+    emit_recipient('recipient.cancelled', id, n, m, rec)
+    return true
+  elseif wish == 'hold' then
+    enter_held(q, id .. '.' .. n, rec, 'held', 'held while an attempt was under way')
+    save_recipient(id, n, rec)
+    emit_recipient('recipient.held', id, n, m, rec)
+    return true
+  end
+  return false
+end
+local function apply(item, m, rec)
+  local id, n, kind = item[1], item[2], item[4]
+  local rid, q = id .. '.' .. n, queue_of(m, rec)
+  leave_state(q, rid, rec)
+  rec[CLAIMS] = 0
+  if FINAL[kind] then
+    finish(q, id, n, m, rec, kind, item[7], item[8])
+    count_outcome(WORD[kind], item[9])
+  elseif rec[WISH] ~= '' and follow_wish(q, id, n, m, rec) then
+    return
+  else
+    rec[REASON], rec[TEXT] = item[7], item[8]
+    if kind == 'd' then
+      if item[6] then rec[STEP] = rec[STEP] + 1 end
+      enter_deferred(q, rid, rec, now + item[5])
+      count_outcome('deferred', item[9])
+    elseif kind == 'h' then
+      enter_held(q, rid, rec, item[7], item[8])
+    elseif item[5] > 0 then
+      enter_deferred(q, rid, rec, now + item[5])
+    else
+      enter_ready(q, rid, rec, true)
+    end
+    save_recipient(id, n, rec)
+    if m[M_EXPIRES] <= now then redis.call('ZADD', P .. 'deadlines', now, id) end
+  end
+  if item[12] ~= '' then count('counters', 'attempts:' .. item[12] .. ':' .. item[9], 1) end
+  if item[10] ~= '' then emit(item[10], rid .. ':' .. rec[ATTEMPT] .. ':' .. item[10], item[11]) end
+end
+local function settle(item)
+  local id, n, attempt, kind = item[1], item[2], item[3], item[4]
+  redis.call('SREM', P .. 'is:' .. req.holder, id .. '.' .. n .. ':' .. attempt)
+  local m = load_message(id)
+  local rec = m and load_recipient(id, n)
+  if not rec then return 'unknown' end
+  if rec[ATTEMPT] == attempt then
+    if rec[STATE] == 'c' and rec[HOLDER] == req.holder then apply(item, m, rec); return 'ok' end
+    if rec[STATE] == kind then return 'again' end
+    if FINAL[kind] and not FINAL[rec[STATE]] then apply(item, m, rec); return 'ok' end
+  end
+  if kind == 'D' then emit_recipient('recipient.duplicate', id, n, m, rec, { late_attempt = attempt }) end
+  return 'fenced'
+end
+local answers = {}
+for i, item in ipairs(req.items) do answers[i] = settle(item) end
+for i, report in ipairs(req.reports) do
+  if not load_message(report.id) then
+    local m = add_message(report, ARGV[1 + i])
+    emit('message.accepted', report.id .. ':message.accepted', report.event)
+    add_recipients(report, m)
+  end
+end
+settle_queues()
+return answers

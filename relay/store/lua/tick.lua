@@ -1,0 +1,143 @@
+#!lua flags=allow-oom
+-- What time brings: due recipients, parked queues, lanes and destinations, dead incarnations.
+-- include: common wake queue slots
+-- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms, keep (events), pools {…}, uncertain {t, b = policy}}.
+-- Returns {'busy'} when another ticker acts, else {'ok', worked (items), next timer ms, due messages
+--   (deadlines), ids being committed}.
+-- Invariants: two tickers at once do no harm (each step is by itself); promoted recipients enter the
+--   retry list in order of their due time; a dead holder's recipients come back to the front with
+--   their lost claim counted; after a restart of Redis nothing is reclaimed for grace_ms.
+-- Bound: O(limit), at most 500 recipients, 100 timers.
+local lock = redis.call('GET', P .. 'ticker')
+if lock and lock ~= req.holder then return { 'busy' } end
+redis.call('SET', P .. 'ticker', req.holder, 'PX', 1500)
+local budget = req.limit
+
+local function promote(q)
+  local due = redis.call('ZRANGEBYSCORE', qkey(q) .. ':d', '-inf', now, 'LIMIT', 0, budget)
+  for _, rid in ipairs(due) do
+    local id, n = split_rid(rid)
+    local rec = load_recipient(id, n)
+    redis.call('ZREM', qkey(q) .. ':d', rid)
+    if rec and rec[STATE] == 'd' then
+      shift(q, 'd', -1)
+      count_state('d', -1)
+      enter_ready(q, rid, rec, false)
+      save_recipient(id, n, rec)
+    end
+  end
+  budget = budget - #due
+  local next_due = redis.call('ZRANGE', qkey(q) .. ':d', 0, 0, 'WITHSCORES')
+  if next_due[2] then set_timer('q:' .. q, math.max(tonumber(next_due[2]), now + (budget > 0 and 0 or 1))) end
+  touched[q] = true
+end
+local fired = {
+  q = function(q)
+    local h = redis.call('HMGET', qkey(q), 'su', 'pu')
+    if h[1] and tonumber(h[1]) <= now then redis.call('HDEL', qkey(q), 'su', 'si') end
+    if h[2] and tonumber(h[2]) <= now then redis.call('HDEL', qkey(q), 'pu', 'pr', 'pt') end
+    promote(q)
+  end,
+  l = function(lane)
+    local parked = tonumber(redis.call('HGET', P .. 'ln:' .. lane, 'pu') or 0)
+    if parked > now then set_timer('l:' .. lane, parked); return end
+    redis.call('HDEL', P .. 'ln:' .. lane, 'pu', 'pr', 'pt')
+    if redis.call('EXISTS', P .. 'lt:' .. lane) == 1 or redis.call('EXISTS', P .. 'lb:' .. lane) == 1 then want(lane) end
+  end,
+  d = function(destination)
+    if redis.call('EXISTS', P .. 'dest:' .. destination) == 1 then ask_route(destination) end
+  end,
+}
+local worked = 0
+local timers = redis.call('ZRANGEBYSCORE', P .. 'timers', '-inf', now, 'LIMIT', 0, 100)
+for _, name in ipairs(timers) do
+  if budget <= 0 then break end
+  redis.call('ZREM', P .. 'timers', name)
+  fired[string.sub(name, 1, 1)](string.sub(name, 3))
+  worked = worked + 1
+end
+settle_queues()
+
+-- A recipient whose holder died. Its dot may have been sent: then the class' policy speaks.
+local function come_back(holder, rid)
+  local id, n = split_rid(rid)
+  redis.call('SREM', P .. 'ic:' .. holder, rid)
+  local m = load_message(id)
+  local rec = m and load_recipient(id, n)
+  if not rec or rec[STATE] ~= 'c' or rec[HOLDER] ~= holder then return end
+  local q = queue_of(m, rec)
+  local uncertain = redis.call('SISMEMBER', P .. 'is:' .. holder, rid .. ':' .. rec[ATTEMPT]) == 1
+  leave_state(q, rid, rec)
+  count('counters', 'reclaimed', 1)
+  local policy = uncertain and req.uncertain[m[M_CLASS]] or 'retry'
+  if uncertain then
+    rec[REASON] = 'uncertain'
+    rec[TEXT] = 'the worker died after the final dot was sent, before the reply was recorded'
+    emit_recipient('recipient.uncertain', id, n, m, rec, { policy = policy })
+    count('counters', 'uncertain', 1)
+  end
+  if rec[WISH] == 'cancel' then
+    finish(q, id, n, m, rec, 'C', 'cancelled', 'cancelled while an attempt was under way')
+    count_outcome('cancelled', 'none')
+    emit_recipient('recipient.cancelled', id, n, m, rec)
+    return
+  end
+  if policy == 'assume-delivered' then
+    finish(q, id, n, m, rec, 'D', 'assumed_delivered', rec[TEXT])
+    count_outcome('delivered', 'none')
+    emit_recipient('recipient.delivered', id, n, m, rec)
+    return
+  end
+  if rec[CLAIMS] >= 5 then
+    enter_held(q, rid, rec, 'poison', 'the worker died in each of the last 5 attempts')
+    emit_recipient('recipient.held', id, n, m, rec)
+  elseif policy == 'hold' or rec[WISH] == 'hold' then
+    rec[WISH] = ''
+    enter_held(q, rid, rec, uncertain and 'uncertain' or 'held', rec[TEXT])
+    emit_recipient('recipient.held', id, n, m, rec)
+  else
+    enter_ready(q, rid, rec, true)
+  end
+  save_recipient(id, n, rec)
+end
+local ready_since = tonumber(redis.call('HGET', KEYS[1], 'run_since') or 0)
+if now >= ready_since + req.grace_ms then
+  local dead = redis.call('ZRANGEBYSCORE', P .. 'incarnations', '-inf', now, 'LIMIT', 0, 4)
+  for _, holder in ipairs(dead) do
+    local rids = redis.call('SRANDMEMBER', P .. 'ic:' .. holder, math.max(budget, 1))
+    for _, rid in ipairs(rids) do come_back(holder, rid) end
+    for _, entry in ipairs(redis.call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
+    budget = budget - #rids
+    worked = worked + #rids
+    if redis.call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
+      redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder)
+      redis.call('ZREM', P .. 'incarnations', holder)
+      redis.call('HDEL', P .. 'workers', holder)
+      emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder }))
+    end
+    if budget <= 0 then break end
+  end
+  settle_queues()
+end
+-- Tasks are hints that may be lost: post them again while there is work.
+for _, pool in ipairs(req.pools) do
+  if redis.call('EXISTS', P .. 'wanting:' .. pool) == 1 then wake_pool(pool) end
+end
+if redis.call('EXISTS', P .. 'unrouted') == 1 then wake_route() end
+-- Finished messages are kept for an hour, the newest 100,000 of them; events up to `keep`.
+local gone = redis.call('ZRANGEBYSCORE', P .. 'finished', '-inf', now - FINISHED_MS, 'LIMIT', 0, 200)
+if #gone == 0 and redis.call('ZCARD', P .. 'finished') > 100000 then
+  gone = redis.call('ZRANGE', P .. 'finished', 0, 99)
+end
+for _, id in ipairs(gone) do
+  redis.call('ZREM', P .. 'finished', id)
+  local m = load_message(id)
+  if m then
+    for first = m[M_COUNT], 1, -50 do redis.call('UNLINK', bucket_key(id, first)) end
+    redis.call('UNLINK', message_key(id))
+  end
+end
+redis.call('XTRIM', P .. 'events', 'MAXLEN', '~', req.keep, 'LIMIT', 1000)
+local next_timer = redis.call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')[2]
+local due = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', now, 'LIMIT', 0, 20)
+return { 'ok', worked, tonumber(next_timer or 0), due, redis.call('SRANDMEMBER', P .. 'committing', 10) }

@@ -1,0 +1,313 @@
+"""The store as doors and operators see it: accept, look, and the verbs of the queue."""
+
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from relay.model.errors import (
+    IdempotencyConflict,
+    NotFound,
+    StateConflict,
+    StoreFull,
+)
+from relay.model.ids import is_queue_id, is_recipient_id, new_queue_id, split_recipient_id
+from relay.model.message import Receipt, ReceiptRecipient, Submission
+from relay.store import connect
+from relay.store.codec import encode_content, message_record, pack, pack_nested
+from relay.store.keys import CLASS_LETTER, prefix, split_queue_name
+from relay.store.scripts import Scripts
+from relay.store.views import QueueMatch, Suspension, Views
+from relay.store.wire import Wire
+
+#: Rows of one call; a larger submission is staged in chunks of this size.
+ROWS_PER_CALL = 1000
+#: How long a look at memory is believed.
+MEMORY_CHECK_S = 1.0
+_VERB_LIMIT = 500
+
+
+class Store(Views):
+    """One mode's queue in one Redis; every method may raise StoreUnavailable.
+
+    Doors use `accept`, operators the verbs; the views come from `Views`.
+    """
+
+    def __init__(self, wire: Wire, mode: str, *, watermark: float = 0.85) -> None:
+        super().__init__(wire, mode)
+        self.scripts = Scripts(wire, mode)
+        self._watermark = watermark
+        self._memory_checked = 0.0
+        self._memory_full = False
+
+    @classmethod
+    async def connect(
+        cls, url: str, mode: str, *, client_name: str = "relay", watermark: float = 0.85
+    ) -> "Store":
+        """Open the store; StoreUnavailable, ConfigError or ScriptMismatch say why not."""
+        wire = Wire(url, client_name=client_name)
+        store = cls(wire, mode, watermark=watermark)
+        try:
+            connect.check_server(await connect.server_info(wire), wire.where)
+            await connect.stamp(wire, mode)
+            await connect.note_run(wire, mode)
+            await store.scripts.load()
+        except BaseException:
+            await wire.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.wire.close()
+
+    async def ping(self) -> None:
+        """Return when Redis answers."""
+        await self.wire.call("PING")
+
+    # -- accepting ---------------------------------------------------------------------------
+
+    async def accept(self, submission: Submission) -> Receipt:
+        """Make the submission durable, all of it or nothing; a replay answers the first receipt.
+
+        Raises StoreFull, StoreUnavailable, IdempotencyConflict.
+        """
+        await self._refuse_when_full()
+        content = encode_content(submission.content)
+        rows = [
+            [str(path), destination if destination != path.domain else ""]
+            for path, destination in zip(
+                submission.forward_paths, submission.destinations, strict=True
+            )
+        ]
+        staged = len(rows) > ROWS_PER_CALL
+        queue_id = submission.queue_id
+        for first in range(0, len(rows), ROWS_PER_CALL):
+            request = accept_request(submission, rows[first : first + ROWS_PER_CALL], first + 1)
+            request["staged"] = staged
+            answer = await self.scripts.call("accept", request, content if first == 0 else b"")
+            queue_id = self._accepted(answer)
+            if queue_id != submission.queue_id:
+                return await self._first_receipt(queue_id)
+        if staged:
+            await self.commit(queue_id)
+        elif answer[0] == b"replay":
+            return await self._first_receipt(queue_id)
+        return Receipt(
+            id=queue_id,
+            message_id=submission.message_id,
+            recipients=tuple(
+                ReceiptRecipient(f"{queue_id}.{number}", row[0], "ready")
+                for number, row in enumerate(rows, start=1)
+            ),
+        )
+
+    @staticmethod
+    def _accepted(answer: list[bytes]) -> str:
+        word, detail = answer[0], answer[1].decode()
+        if word == b"full":
+            raise StoreFull(f"the store is full ({detail}): nothing is accepted until it drains")
+        if word == b"conflict":
+            raise IdempotencyConflict(
+                f"this idempotency key was used for message {detail} with another payload"
+            )
+        return detail
+
+    async def _first_receipt(self, queue_id: str) -> Receipt:
+        view = await self.message(queue_id)
+        return Receipt(
+            id=view.id,
+            message_id=view.message_id,
+            recipients=tuple(
+                ReceiptRecipient(item.id, item.address, item.status) for item in view.recipients
+            ),
+            replayed=True,
+        )
+
+    async def commit(self, queue_id: str) -> None:
+        """Make a staged message ready; StateConflict while rows are missing."""
+        while True:
+            answer = await self.scripts.call("commit", {"id": queue_id, "limit": 500})
+            if answer[0] == b"unknown":
+                raise NotFound(f"no message {queue_id}")
+            if answer[0] == b"missing":
+                raise StateConflict(
+                    f"message {queue_id} has {answer[1]} of {answer[2]} rows; send the others first"
+                )
+            if answer[1] <= 0:
+                return
+
+    async def _refuse_when_full(self) -> None:
+        now = time.monotonic()
+        if now - self._memory_checked > MEMORY_CHECK_S:
+            info = (await self.wire.call("INFO", "memory")).decode()
+            fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+            limit = int(fields.get("maxmemory", "0"))
+            used = int(fields.get("used_memory", "0"))
+            self._memory_full = limit > 0 and used >= limit * self._watermark
+            self._memory_checked = now
+        if self._memory_full:
+            share = f"{self._watermark:.0%}"
+            raise StoreFull(f"the store is full: Redis uses over {share} of its memory limit")
+
+    # -- verbs on messages -------------------------------------------------------------------
+
+    async def retry(self, target: str, *, actor: str = "") -> int:
+        """Try deferred recipients now; answers how many were changed."""
+        return await self._verb("retry", target, "", "", actor)
+
+    async def hold(self, target: str, reason: str = "", *, actor: str = "") -> int:
+        """Keep recipients from being attempted until released."""
+        return await self._verb("hold", target, "held", reason or "held by an operator", actor)
+
+    async def release(self, target: str, *, actor: str = "") -> int:
+        """Let held recipients go on."""
+        return await self._verb("release", target, "", "", actor)
+
+    async def cancel(self, target: str, reason: str = "", *, actor: str = "") -> int:
+        """End recipients without a report; an attempt under way may still deliver."""
+        return await self._verb("cancel", target, "cancelled", reason or "cancelled", actor)
+
+    async def bounce(self, target: str, text: str = "", *, actor: str = "") -> int:
+        """Fail recipients now."""
+        return await self._verb("bounce", target, "bounced", text or "failed by an operator", actor)
+
+    async def _verb(self, verb: str, target: str, reason: str, text: str, actor: str) -> int:
+        """Apply a verb to a queue-id or recipient-id; NotFound, StateConflict where none fits."""
+        queue_id, only = target, 0
+        if is_recipient_id(target):
+            queue_id, only = split_recipient_id(target)
+        elif not is_queue_id(target):
+            raise NotFound(f"{target!r} is neither a queue-id nor a recipient-id")
+        request = {"id": queue_id, "only": only, "limit": _VERB_LIMIT, "verb": verb}
+        request |= {"reason": reason, "text": text, "actor": actor}
+        changed, start = 0, 1
+        while start:
+            answer = await self.scripts.call("verb", {**request, "from": start})
+            if answer[0] == b"unknown":
+                raise NotFound(f"no message {queue_id}")
+            changed, start = changed + answer[1], answer[2]
+        if changed == 0:
+            await self._explain_conflict(verb, target, queue_id, only)
+        return changed
+
+    async def _explain_conflict(self, verb: str, target: str, queue_id: str, only: int) -> None:
+        view = await self.message(queue_id)
+        concerned = [item for item in view.recipients if only in (0, int(item.id.split(".")[1]))]
+        if not concerned:
+            raise NotFound(f"no recipient {target}")
+        states = ", ".join(sorted({item.status for item in concerned}))
+        raise StateConflict(f"cannot {verb} {target}: it is {states}")
+
+    # -- verbs on queues ---------------------------------------------------------------------
+
+    async def suspend(
+        self, match: QueueMatch, *, reason: str, duration_s: float, actor: str = ""
+    ) -> Suspension:
+        """Stop attempts of all matching queues, present and to come, for a while."""
+        until_ms = await connect.server_time_ms(self.wire) + int(duration_s * 1000)
+        suspension = Suspension(
+            id=new_queue_id(), match=match, reason=reason, until=until_ms / 1000, actor=actor
+        )
+        record = {
+            "match": list(_letters(match)),
+            "reason": reason,
+            "until": until_ms,
+            "actor": actor,
+        }
+        # First the rule, so that a queue created meanwhile follows it, then the present queues.
+        await self.wire.call("HSET", self.p + "suspensions", suspension.id, pack(record))
+        affected = 0
+        async for names in self._matching(match):
+            affected += (
+                await self.scripts.call(
+                    "suspend",
+                    {"verb": "suspend", "queues": names, "id": suspension.id, "until_ms": until_ms},
+                )
+            )[0]
+        return msgspec.structs.replace(suspension, queues=affected)
+
+    async def resume(self, which: "str | QueueMatch") -> int:
+        """End a suspension by id, or all suspensions whose match is this one; how many ended."""
+        ended = 0
+        for suspension in await self.suspensions():
+            if which not in (suspension.id, suspension.match):
+                continue
+            await self.wire.call("HDEL", self.p + "suspensions", suspension.id)
+            async for names in self._matching(suspension.match):
+                await self.scripts.call(
+                    "suspend", {"verb": "resume", "queues": names, "id": suspension.id}
+                )
+            ended += 1
+        if ended == 0:
+            raise NotFound(f"no suspension {which}")
+        return ended
+
+    async def flush(self, match: QueueMatch) -> int:
+        """Try all deferred recipients of the matching queues now."""
+        flushed = 0
+        async for names in self._matching(match):
+            rest = names
+            while rest:
+                changed, stopped = await self.scripts.call(
+                    "suspend", {"verb": "flush", "queues": rest, "limit": 500}
+                )
+                flushed += changed
+                rest = rest[rest.index(stopped.decode()) :] if stopped else []
+        return flushed
+
+    async def park(self, match: QueueMatch, *, for_s: float, reason: str, text: str) -> None:
+        """Let queues rest by an internal cause; costs no step."""
+        request = {"verb": "park", "for_ms": int(for_s * 1000), "reason": reason, "text": text}
+        async for names in self._matching(match):
+            await self.scripts.call("suspend", {**request, "queues": names})
+
+    async def _matching(self, match: QueueMatch) -> AsyncIterator[list[str]]:
+        """Names of the matching queues, at most 200 at a time."""
+        if match.destination:
+            names = await self.wire.call("SMEMBERS", self.p + "dest:" + match.destination)
+            pages = [[name.decode() for name in names]]
+        else:
+            pages = [[name async for name in self._queue_names(match)]]
+        for page in pages:
+            fitting = [name for name in page if match.fits(*split_queue_name(name))]
+            for start in range(0, len(fitting), 200):
+                yield fitting[start : start + 200]
+
+
+def _letters(match: QueueMatch) -> tuple[str, str, str, str]:
+    letter = CLASS_LETTER[match.mail_class] if match.mail_class else ""
+    return letter, match.tenant, match.campaign, match.destination
+
+
+def accept_request(
+    submission: Submission, rows: list[list[str]], first: int
+) -> dict[str, object]:
+    """What `add_message` of the scripts takes (see `lua/_accept.lua`)."""
+    event = {
+        "queue_id": submission.queue_id,
+        "message_id": submission.message_id,
+        "reverse_path": str(submission.reverse_path or ""),
+        "recipients": len(submission.forward_paths),
+        "size_octets": len(submission.content),
+        "class": submission.mail_class,
+        "tenant": submission.tenant,
+        "campaign": submission.campaign,
+        "ingress": submission.ingress,
+    }
+    return {
+        "id": submission.queue_id,
+        "m": pack_nested(message_record(submission)),
+        "expires_ms": int(submission.expires_after_s * 1000),
+        "notice_ms": int(submission.delay_notice_after_s * 1000),
+        "first": first,
+        "rcpt": rows,
+        "staged": False,
+        "ingress": submission.ingress,
+        "tenant": submission.tenant,
+        "idem": submission.idempotency_key,
+        "digest": submission.digest,
+        "event": pack_nested(event),
+    }
+
+

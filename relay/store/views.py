@@ -1,0 +1,426 @@
+"""Reading the store: messages, queues, suspensions, events, counters, and why something waits.
+
+Nothing here writes. What a list shows is kept by the transitions; no view scans recipients.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from relay.model.errors import NotFound
+from relay.model.state import FINAL_STATES, State
+from relay.store.codec import (
+    MessageRecord,
+    RecipientRecord,
+    decode_content,
+    decode_message,
+    decode_recipient,
+    unpack,
+)
+from relay.store.keys import CLASS_OF_LETTER, prefix, split_queue_name
+from relay.store.waits import Wait, Waits
+from relay.store.wire import Wire
+
+_WORD = {
+    "s": State.STAGED,
+    "r": State.READY,
+    "d": State.DEFERRED,
+    "h": State.HELD,
+    "c": State.CLAIMED,
+    "D": State.DELIVERED,
+    "F": State.FAILED,
+    "X": State.EXPIRED,
+    "C": State.CANCELLED,
+    "S": State.SUPPRESSED,
+}
+_PAGE = 200
+
+
+class QueueMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which queues: empty fields match all."""
+
+    mail_class: str = ""
+    tenant: str = ""
+    campaign: str = ""
+    destination: str = ""
+
+    def fits(self, mail_class: str, tenant: str, campaign: str, destination: str) -> bool:
+        """Whether a queue of these four belongs."""
+        return (
+            self.mail_class in ("", mail_class)
+            and self.tenant in ("", tenant)
+            and self.campaign in ("", campaign)
+            and self.destination in ("", destination)
+        )
+
+
+class Suspension(msgspec.Struct, frozen=True, kw_only=True):
+    """A manual stop of queues; `until` in epoch seconds."""
+
+    id: str
+    match: QueueMatch
+    reason: str
+    until: float
+    actor: str = ""
+    queues: int = 0
+
+
+class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
+    """One recipient; `text` says in a sentence what happened last, `waiting` why it does not move."""
+
+    id: str
+    address: str
+    status: str
+    reason: str = ""
+    text: str = ""
+    attempt: int = 0
+    step: int = 0
+    next_attempt_at: float | None = None
+    finished_at: float | None = None
+    destination: str = ""
+    queue: str = ""
+    waiting: Wait | None = None
+
+
+class MessageView(msgspec.Struct, frozen=True, kw_only=True):
+    """One message with its recipients; times in epoch seconds."""
+
+    id: str
+    message_id: str
+    reverse_path: str
+    mail_class: str
+    tenant: str
+    campaign: str
+    tags: tuple[str, ...]
+    metadata: dict[str, str]
+    size: int
+    created: float
+    expires: float
+    ingress: str
+    status: str
+    recipients: tuple[RecipientView, ...]
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True):
+    """One queue: counts by state, its oldest recipient, and why it waits, if it does."""
+
+    name: str
+    mail_class: str
+    tenant: str
+    campaign: str
+    destination: str
+    ready: int
+    retry: int
+    deferred: int
+    held: int
+    claimed: int
+    oldest: float | None = None
+    next_due: float | None = None
+    lane: str = ""
+    suspended: Wait | None = None
+    waiting: Wait | None = None
+
+
+class MessageFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages; empty fields match all; addresses match whole or by `@domain`."""
+
+    domain: str = ""
+    state: str = ""
+    campaign: str = ""
+    sender: str = ""
+    recipient: str = ""
+    tenant: str = ""
+    older_than_s: float = 0.0
+
+    def fits(self, view: MessageView, now: float) -> bool:
+        """Whether the message belongs."""
+        return (
+            self.campaign in ("", view.campaign)
+            and self.tenant in ("", view.tenant)
+            and (not self.sender or _address_fits(self.sender, view.reverse_path))
+            and (not self.older_than_s or view.created <= now - self.older_than_s)
+            and any(self._recipient_fits(item) for item in view.recipients)
+        )
+
+    def _recipient_fits(self, item: RecipientView) -> bool:
+        return (
+            (not self.domain or item.address.endswith("@" + self.domain))
+            and self.state in ("", item.status)
+            and (not self.recipient or _address_fits(self.recipient, item.address))
+        )
+
+
+def _address_fits(wanted: str, address: str) -> bool:
+    return address.endswith(wanted) if wanted.startswith("@") else address == wanted
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event of the outbox; `cursor` continues a read, `id` is the same if it is seen twice."""
+
+    cursor: str
+    id: str
+    type: str
+    timestamp: float
+    data: dict[str, Any]
+
+
+class Views:
+    """The reading half of the store."""
+
+    def __init__(self, wire: Wire, mode: str) -> None:
+        self.wire = wire
+        self.mode = mode
+        self.p = prefix(mode)
+
+    # -- messages ----------------------------------------------------------------------------
+
+    async def message(self, queue_id: str) -> MessageView:
+        """One message; NotFound where it is unknown or finished over an hour ago."""
+        fields = await self._fields(self.p + "m:" + queue_id)
+        if b"m" not in fields:
+            raise NotFound(f"no message {queue_id} (finished ones are kept for an hour)")
+        record = decode_message(fields[b"m"])
+        for bucket in range(1, (record.count + 49) // 50):
+            fields |= await self._fields(f"{self.p}b:{queue_id}:{bucket}")
+        waits = Waits(self.wire, self.p)
+        recipients = []
+        for number in range(1, record.count + 1):
+            raw = fields.get(b"%d" % number)
+            if raw is not None:
+                recipients.append(
+                    await self._recipient(queue_id, number, record, decode_recipient(raw), waits)
+                )
+        return _message_view(queue_id, record, tuple(recipients))
+
+    async def _fields(self, key: str) -> dict[bytes, bytes]:
+        flat = await self.wire.call("HGETALL", key)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def _recipient(
+        self, queue_id: str, number: int, m: MessageRecord, rec: RecipientRecord, waits: Waits
+    ) -> RecipientView:
+        state = _WORD[rec.state]
+        destination = rec.destination or rec.address.rpartition("@")[2]
+        queue = "|".join((m.class_letter, m.tenant, m.campaign, destination))
+        due = rec.due_ms / 1000 if rec.due_ms else None
+        return RecipientView(
+            id=f"{queue_id}.{number}",
+            address=rec.address,
+            status=str(state),
+            reason=rec.reason,
+            text=rec.text,
+            attempt=rec.attempt,
+            step=rec.step,
+            next_attempt_at=due if state is State.DEFERRED else None,
+            finished_at=due if state in FINAL_STATES else None,
+            destination=destination,
+            queue=queue,
+            waiting=await waits.of_queue(queue) if state is State.READY else None,
+        )
+
+    async def content(self, queue_id: str) -> bytes:
+        """The content as it will be sent; NotFound once the message is finished."""
+        stored = await self.wire.call("GET", self.p + "c:" + queue_id)
+        if stored is None:
+            raise NotFound(f"no content of {queue_id}: it is unknown or finished")
+        return decode_content(stored)
+
+    async def messages(
+        self, which: MessageFilter, *, limit: int = 50, cursor: str = ""
+    ) -> tuple[list[MessageView], str]:
+        """Live messages, then finished ones, that fit; the cursor of the next page or ""."""
+        source, _, offset_text = (cursor or "deadlines:0").partition(":")
+        offset, found, now = int(offset_text), list[MessageView](), time.time()
+        while True:
+            ids = await self.wire.call(
+                "ZREVRANGE", self.p + source, offset, offset + _PAGE - 1
+            )
+            for position, raw in enumerate(ids):
+                if len(found) == limit:
+                    return found, f"{source}:{offset + position}"
+                try:
+                    view = await self.message(raw.decode())
+                except NotFound:
+                    continue
+                if which.fits(view, now):
+                    found.append(view)
+            offset += len(ids)
+            if len(ids) < _PAGE:
+                if source == "finished":
+                    return found, ""
+                source, offset = "finished", 0
+
+    # -- queues ------------------------------------------------------------------------------
+
+    async def _queue_names(self, match: QueueMatch) -> AsyncIterator[str]:
+        """Names of matching queues in lexical order, read in pages."""
+        start = "-"
+        while True:
+            names = await self.wire.call(
+                "ZRANGEBYLEX", self.p + "queues", start, "+", "LIMIT", 0, 500
+            )
+            for raw in names:
+                name = raw.decode()
+                if match.fits(*split_queue_name(name)):
+                    yield name
+            if len(names) < 500:
+                return
+            start = b"(" + names[-1]
+
+    async def queues(self, match: QueueMatch, *, limit: int = 1000) -> list[QueueView]:
+        """The matching queues."""
+        waits = Waits(self.wire, self.p)
+        views: list[QueueView] = []
+        if match.destination:
+            members = await self.wire.call("SMEMBERS", self.p + "dest:" + match.destination)
+            names = sorted(raw.decode() for raw in members)
+            names = [name for name in names if match.fits(*split_queue_name(name))]
+        else:
+            names = [name async for name in self._queue_names(match)]
+        for name in names[:limit]:
+            view = await self._queue(name, waits)
+            if view is not None:
+                views.append(view)
+        return views
+
+    async def _queue(self, name: str, waits: Waits) -> QueueView | None:
+        key = self.p + "q:" + name
+        fields = {k.decode(): v.decode() for k, v in (await self._fields(key)).items()}
+        if not fields:
+            return None
+        mail_class, tenant, campaign, destination = split_queue_name(name)
+        counts = {letter: int(fields.get(letter, 0)) for letter in "rydhc"}
+        due = await self.wire.call("ZRANGE", key + ":d", 0, 0, "WITHSCORES")
+        waiting = await waits.of_queue(name)
+        suspended = waiting if waiting is not None and waiting.kind == "suspended" else None
+        return QueueView(
+            name=name,
+            mail_class=mail_class,
+            tenant=tenant,
+            campaign=campaign,
+            destination=destination,
+            ready=counts["r"],
+            retry=counts["y"],
+            deferred=counts["d"],
+            held=counts["h"],
+            claimed=counts["c"],
+            oldest=await self._oldest(destination),
+            next_due=float(due[1]) / 1000 if due else None,
+            lane=fields.get("on", ""),
+            suspended=suspended,
+            waiting=waiting,
+        )
+
+    async def _oldest(self, destination: str) -> float | None:
+        """Begin of the oldest 5-minute bin with outstanding recipients of the destination."""
+        fields = await self._fields(self.p + "v:" + destination)
+        bins = [int(name) for name, number in fields.items() if name != b"n" and int(number) > 0]
+        return min(bins) * 300.0 if bins else None
+
+    async def suspensions(self) -> list[Suspension]:
+        """Suspensions in force."""
+        found, now = [], time.time()
+        for raw_id, raw in (await self._fields(self.p + "suspensions")).items():
+            record = unpack(raw)
+            if record["until"] / 1000 <= now:
+                continue
+            letter, tenant, campaign, destination = record["match"]
+            match = QueueMatch(
+                mail_class=CLASS_OF_LETTER.get(letter, ""),
+                tenant=tenant,
+                campaign=campaign,
+                destination=destination,
+            )
+            found.append(
+                Suspension(
+                    id=raw_id.decode(),
+                    match=match,
+                    reason=record["reason"],
+                    until=record["until"] / 1000,
+                    actor=record["actor"],
+                )
+            )
+        return sorted(found, key=lambda item: item.until)
+
+    # -- events and counters -----------------------------------------------------------------
+
+    async def events(
+        self, after: str = "0", *, limit: int = 100, block_s: float = 0.0
+    ) -> list[StoredEvent]:
+        """Events after a cursor ("0": from the oldest kept, "$": only new ones).
+
+        `block_s` > 0 waits that long for one; use a store of one's own for that.
+        """
+        block = ("BLOCK", int(block_s * 1000)) if block_s > 0 else ()
+        reply = await self.wire.call(
+            "XREAD", "COUNT", limit, *block, "STREAMS", self.p + "events", after
+        )
+        return [_event(*entry) for entry in reply[0][1]] if reply else []
+
+    async def latest_events(self, limit: int = 100) -> list[StoredEvent]:
+        """The newest events, newest first."""
+        reply = await self.wire.call("XREVRANGE", self.p + "events", "+", "-", "COUNT", limit)
+        return [_event(*entry) for entry in reply]
+
+    async def counters(self) -> dict[str, Any]:
+        """Counters of all workers since the store began, and the states now."""
+        flat = {k.decode(): int(v) for k, v in (await self._fields(self.p + "counters")).items()}
+        states = {k.decode(): int(v) for k, v in (await self._fields(self.p + "states")).items()}
+        groups: dict[str, Any] = {"states": states}
+        for name, value in flat.items():
+            kind, *labels = name.split(":")
+            group = groups.setdefault(kind, {})
+            group[tuple(labels)] = value
+        groups["workers"] = await self.wire.call("ZCARD", self.p + "incarnations")
+        groups["queues"] = await self.wire.call("ZCARD", self.p + "queues")
+        groups["unrouted"] = await self.wire.call("ZCARD", self.p + "unrouted")
+        oldest = await self.wire.call("ZRANGE", self.p + "deadlines", 0, 0)
+        groups["oldest"] = await self._created(oldest[0].decode()) if oldest else None
+        return groups
+
+    async def _created(self, queue_id: str) -> float | None:
+        raw = await self.wire.call("HGET", self.p + "m:" + queue_id, "m")
+        return decode_message(raw).created_ms / 1000 if raw is not None else None
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """The worker processes that hold a lease."""
+        return [
+            {"incarnation": raw_id.decode(), **unpack(raw)}
+            for raw_id, raw in (await self._fields(self.p + "workers")).items()
+        ]
+
+
+def _event(cursor: bytes, fields: list[bytes]) -> StoredEvent:
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    milliseconds = int(cursor.split(b"-")[0])
+    return StoredEvent(
+        cursor.decode(),
+        values[b"i"].decode(),
+        values[b"t"].decode(),
+        milliseconds / 1000,
+        unpack(values[b"d"]),
+    )
+
+
+def _message_view(
+    queue_id: str, record: MessageRecord, recipients: tuple[RecipientView, ...]
+) -> MessageView:
+    states = sorted({item.status for item in recipients})
+    return MessageView(
+        id=queue_id,
+        message_id=record.message_id,
+        reverse_path=record.reverse_path,
+        mail_class=record.mail_class,
+        tenant=record.tenant,
+        campaign=record.campaign,
+        tags=record.tags,
+        metadata=record.metadata,
+        size=record.size,
+        created=record.created_ms / 1000,
+        expires=record.expires_ms / 1000,
+        ingress=record.ingress,
+        status=states[0] if len(states) == 1 else "mixed",
+        recipients=recipients,
+    )

@@ -1,0 +1,283 @@
+"""A Redis connection shared by all coroutines of a loop: commands of one moment leave as one write.
+
+Rules of this file: a command is written once and never sent again by us (what happened to a
+command whose reply was lost is the caller's question, answered by idempotent scripts); a
+cancelled caller never disturbs the order of replies; a lost connection fails every waiting
+command with StoreUnavailable and the next command connects anew.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from typing import Any, NoReturn
+
+import hiredis
+import redis.connection
+import redis.exceptions
+
+from relay.model.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
+
+#: Longest wait for the reply to any command but a blocking read.
+REPLY_DEADLINE_S = 30.0
+CONNECT_DEADLINE_S = 5.0
+
+_UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "BUSY", "TRYAGAIN")
+_FULL = ("OOM", "MISCONF")
+
+
+class NoScript(StoreError):
+    """Raised when the server does not know a script's digest (it restarted)."""
+
+
+def _encode(argument: Any) -> bytes:
+    if isinstance(argument, bytes):
+        return argument
+    if isinstance(argument, str):
+        return argument.encode()
+    return str(argument).encode()
+
+
+def pack_command(arguments: tuple[Any, ...]) -> bytes:
+    """The RESP array of a command; arguments are bytes, str, int or float."""
+    parts = [b"*%d\r\n" % len(arguments)]
+    for argument in arguments:
+        data = _encode(argument)
+        parts.append(b"$%d\r\n" % len(data))
+        parts.append(data)
+        parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def raise_reply_error(text: str) -> NoReturn:
+    """Raise what an error reply of Redis means for a caller."""
+    code = text.split(" ", 1)[0]
+    if code == "NOSCRIPT":
+        raise NoScript(text)
+    if code in _FULL:
+        raise StoreFull("the store is full: Redis refuses writes (maxmemory or disk)")
+    if code in _UNAVAILABLE:
+        raise StoreUnavailable(f"Redis is not ready: {text}")
+    if code in ("NOAUTH", "WRONGPASS", "NOPERM"):
+        raise ConfigError(f"redis.url: Redis refuses the credentials: {text}")
+    raise StoreError(text)
+
+
+class _Connection(asyncio.Protocol):
+    """One socket: a queue of futures in the order of their commands."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._reader = hiredis.Reader()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._outgoing: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.lost: BaseException | None = None
+        self.last_heard = loop.time()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        self.last_heard = self._loop.time()
+        while True:
+            try:
+                reply = self._reader.gets()
+            except hiredis.ProtocolError as error:
+                self.abort(error)
+                return
+            if reply is False:
+                return
+            if not self._waiting:
+                self.abort(RuntimeError("a reply without a command"))
+                return
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = exc or ConnectionResetError("Redis closed the connection")
+        self._writable.set()
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(StoreUnavailable(f"the connection to Redis broke: {self.lost}"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def send(self, data: bytes) -> asyncio.Future[Any]:
+        """Queue a packed command; everything queued in one turn of the loop is one write."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(data)
+        self._waiting.append(future)
+        return future
+
+    def _flush(self) -> None:
+        if self._outgoing and self._transport is not None and self.lost is None:
+            self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
+
+    async def flushed(self) -> None:
+        """Return once all that was queued has left this process (or the connection is lost)."""
+        self._flush()
+        while self.lost is None:
+            assert self._transport is not None
+            if self._transport.get_write_buffer_size() == 0:
+                return
+            await asyncio.sleep(0)
+            await self._writable.wait()
+
+    async def writable(self) -> None:
+        await self._writable.wait()
+
+    def abort(self, reason: BaseException) -> None:
+        if self.lost is None:
+            self.lost = reason
+            if self._transport is not None:
+                self._transport.abort()
+
+
+class Wire:
+    """The multiplexed client: `await wire.call("HGET", key, field)`."""
+
+    def __init__(self, url: str, *, client_name: str = "relay") -> None:
+        try:
+            self._options = redis.connection.parse_url(url)
+        except ValueError as error:
+            raise ConfigError(
+                f"redis.url: {error}; write redis://host:6379/0, rediss://… or unix:///path"
+            ) from None
+        self._client_name = client_name
+        self._connection: _Connection | None = None
+        self._connecting: asyncio.Task[_Connection] | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def where(self) -> str:
+        """The server's place without credentials, for messages."""
+        if "path" in self._options:
+            return f"unix:{self._options['path']}"
+        host = self._options.get("host", "localhost")
+        return f"{host}:{self._options.get('port', 6379)}"
+
+    async def call(self, *arguments: Any) -> Any:
+        """One command; its reply (bytes, int, list, None); errors as the exceptions above."""
+        connection = self._connection
+        if connection is None or connection.lost is not None:
+            connection = await self._connect()
+        if not connection._writable.is_set():
+            await connection.writable()
+        reply = await connection.send(pack_command(arguments))
+        if isinstance(reply, hiredis.ReplyError):
+            raise_reply_error(str(reply))
+        return reply
+
+    async def flushed(self) -> None:
+        """Wait until every command so far has been handed to the kernel."""
+        if self._connection is not None:
+            await self._connection.flushed()
+
+    async def _connect(self) -> _Connection:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._open())
+            self._connecting.add_done_callback(self._connected)
+        return await asyncio.shield(self._connecting)
+
+    def _connected(self, task: "asyncio.Task[_Connection]") -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()
+
+    async def _open(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                connection = await self._dial(loop)
+                for command in self._greeting():
+                    reply = await connection.send(pack_command(command))
+                    if isinstance(reply, hiredis.ReplyError):
+                        connection.abort(ConnectionAbortedError("refused"))
+                        raise_reply_error(str(reply))
+        except (OSError, TimeoutError) as error:
+            detail = str(error) or "no answer"
+            raise StoreUnavailable(f"Redis at {self.where} is not reachable: {detail}") from None
+        self._connection = connection
+        self._watch(loop)
+        return connection
+
+    async def _dial(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        if "path" in self._options:
+            _, protocol = await loop.create_unix_connection(
+                lambda: _Connection(loop), self._options["path"]
+            )
+            return protocol
+        secure: ssl.SSLContext | None = None
+        if self._options.get("connection_class") is redis.connection.SSLConnection:
+            secure = ssl.create_default_context(cafile=self._options.get("ssl_ca_certs"))
+        _, protocol = await loop.create_connection(
+            lambda: _Connection(loop),
+            self._options.get("host", "localhost"),
+            self._options.get("port", 6379),
+            ssl=secure,
+        )
+        return protocol
+
+    def _greeting(self) -> list[tuple[Any, ...]]:
+        commands: list[tuple[Any, ...]] = []
+        password = self._options.get("password")
+        if password:
+            user = self._options.get("username")
+            commands.append(("AUTH", user, password) if user else ("AUTH", password))
+        if self._options.get("db"):
+            commands.append(("SELECT", self._options["db"]))
+        commands.append(("CLIENT", "SETNAME", self._client_name))
+        return commands
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Break a connection whose peer is silent though commands wait (half-open TCP)."""
+
+        def check() -> None:
+            connection = self._connection
+            if connection is None or connection.lost is not None:
+                return
+            if connection.waiting and loop.time() - max(connection.last_heard, since[0]) > (
+                REPLY_DEADLINE_S
+            ):
+                connection.abort(TimeoutError("no reply"))
+                return
+            if not connection.waiting:
+                since[0] = loop.time()
+            self._watchdog = loop.call_later(1.0, check)
+
+        since = [loop.time()]
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = loop.call_later(1.0, check)
+
+    async def close(self) -> None:
+        """Close the connection; waiting commands fail with StoreUnavailable."""
+        self._closed = True
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort(ConnectionAbortedError("closed"))
+            await asyncio.sleep(0)

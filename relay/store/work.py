@@ -1,0 +1,338 @@
+"""The store as workers see it: routes, slots, claims, leases and the tick."""
+
+import itertools
+import socket
+import time
+from typing import Any
+
+import msgspec
+
+from relay.model.errors import LeaseLost
+from relay.model.ids import new_queue_id
+from relay.model.message import ClaimedMessage, ClaimedRecipient
+from relay.store import connect
+from relay.store.codec import (
+    FLAG_8BIT,
+    FLAG_DSN,
+    FLAG_SMTPUTF8,
+    decode_content,
+    decode_message,
+    pack_nested,
+    unpack,
+)
+from relay.store.queue import Store
+
+#: Content above this is read beside the claim, not through the script.
+INLINE_OCTETS = 64 * 1024
+#: A stale route is served so long while it is looked up again.
+STALE_S = 24 * 3600.0
+ROUTE_RETRY_S = 15.0
+ROUTE_RETRY_MAX_S = 15 * 60.0
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """A rate limit under a key: events per second and how many may come at once (GCRA)."""
+
+    key: str
+    per_second: float
+    burst: int = 1
+
+    def packed(self) -> list[Any]:
+        return [self.key, 1_000_000 / self.per_second, max(self.burst, 1)]
+
+
+class Ceilings(msgspec.Struct, frozen=True):
+    """All that binds a session: slots (key, ceiling), feedback windows, rates, breakers."""
+
+    slots: tuple[tuple[str, int], ...]
+    windows: dict[str, int] = {}
+    rates: tuple[Rate, ...] = ()
+    breakers: tuple[str, ...] = ()
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """Answer to take: ok, idle (no work) or no, with the limit that binds."""
+
+    word: str
+    probing: bool = False
+    key: str = ""
+    limit: str = ""
+    until: float = 0.0
+    reason: str = ""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a session may send now; `backlog` is what the queue holds besides, at least."""
+
+    messages: tuple[ClaimedMessage, ...] = ()
+    backlog: int = 0
+    wait_until: float = 0.0
+    reason: str = ""
+
+    @property
+    def recipients(self) -> int:
+        return sum(len(message.recipients) for message in self.messages)
+
+
+class Ticked(msgspec.Struct, frozen=True):
+    """What a tick did and when the next timer is due (epoch seconds, 0: none)."""
+
+    acting: bool
+    worked: int = 0
+    next_timer: float = 0.0
+    due: tuple[str, ...] = ()
+    committing: tuple[str, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a connection taught. windows: (key, good, limit, initial); breakers: (key, good, reason, text)."""
+
+    windows: tuple[tuple[str, bool, int, int], ...] = ()
+    breakers: tuple[tuple[str, bool, str, str], ...] = ()
+    base_s: float = 15.0
+    cap_s: float = 900.0
+    threshold: int = 1
+
+
+class Work:
+    """One incarnation's dealings with the store."""
+
+    def __init__(self, store: Store, *, lease_s: float, info: dict[str, Any]) -> None:
+        self.store = store
+        self.lease_s = lease_s
+        self.info = {"host": socket.gethostname(), "since": time.time(), **info}
+        self.holder = new_queue_id()
+        self._tokens = itertools.count(1)
+
+    def new_token(self) -> str:
+        """A token for a session's slots."""
+        return f"{self.holder}:{next(self._tokens)}"
+
+    # -- leases ------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Start a lease under a fresh incarnation."""
+        self.holder = new_queue_id()
+        await self._lease({"begin": True})
+
+    async def renew(self) -> list[str]:
+        """Renew the lease; recipient-ids that verbs revoked; LeaseLost when it is gone."""
+        answer = await self._lease({})
+        if answer[0] == b"lost":
+            raise LeaseLost(f"the lease of incarnation {self.holder} ran out")
+        return [rid.decode() for rid in answer[1:]]
+
+    async def end(self) -> None:
+        """Give the lease up: what is still held returns at the next tick."""
+        await self._lease({"stop": True})
+
+    async def _lease(self, more: dict[str, Any]) -> list[bytes]:
+        request = {"holder": self.holder, "lease_ms": int(self.lease_s * 1000), **more}
+        request["info"] = pack_nested(self.info)
+        answer: list[bytes] = await self.store.scripts.call("lease", request)
+        return answer
+
+    # -- wake-ups ----------------------------------------------------------------------------
+
+    async def pop_unrouted(self, limit: int) -> list[str]:
+        """Destinations whose route is asked for; the next accept may wake us again."""
+        return await self._pop("woken:route", "unrouted", limit)
+
+    async def pop_wanting(self, pool: str, limit: int) -> list[str]:
+        """Lanes of a pool that want a session."""
+        return await self._pop(f"woken:egress.{pool}", f"wanting:{pool}", limit)
+
+    async def _pop(self, woken: str, key: str, limit: int) -> list[str]:
+        await self.store.wire.call("DEL", self.store.p + woken)
+        flat = await self.store.wire.call("ZPOPMIN", self.store.p + key, limit)
+        return [raw.decode() for raw in flat[::2]]
+
+    async def want(self, pool: str, lane: str) -> None:
+        """Put a lane back that this process cannot serve now."""
+        await self.store.wire.call(
+            "ZADD", self.store.p + f"wanting:{pool}", "NX", int(time.time() * 1000), lane
+        )
+
+    # -- routes ------------------------------------------------------------------------------
+
+    async def routed(self, destination: str, lane: str, site: bytes, *, fresh_s: float) -> None:
+        """Record a destination's lane."""
+        request = {"destination": destination, "lane": lane, "fresh_ms": int(fresh_s * 1000)}
+        request["stale_ms"] = int(max(fresh_s, STALE_S) * 1000)
+        await self.store.scripts.call("route", request, site)
+
+    async def unroutable(self, destination: str, reason: str, text: str) -> None:
+        """Record that the route is not known yet; it is asked for again by itself."""
+        await self.store.scripts.call(
+            "route",
+            {
+                "destination": destination,
+                "retry_ms": int(ROUTE_RETRY_S * 1000),
+                "max_retry_ms": int(ROUTE_RETRY_MAX_S * 1000),
+                "reason": reason,
+                "text": text,
+            },
+        )
+
+    async def site_of(self, lane: str) -> bytes | None:
+        """The site record of a lane."""
+        raw: bytes | None = await self.store.wire.call("HGET", self.store.p + "ln:" + lane, "site")
+        return raw
+
+    # -- sessions ----------------------------------------------------------------------------
+
+    async def take(self, lane: str, token: str, ceilings: Ceilings) -> Taken:
+        """All slots of a session or none."""
+        answer = await self.store.scripts.call(
+            "take",
+            {
+                "lane": lane,
+                "holder": self.holder,
+                "token": token,
+                "slots": [list(slot) for slot in ceilings.slots],
+                "windows": ceilings.windows,
+                "rates": [rate.packed() for rate in ceilings.rates],
+                "breakers": list(ceilings.breakers),
+            },
+        )
+        word = answer[0].decode()
+        if word == "ok":
+            return Taken("ok", probing=bool(answer[1]))
+        if word == "idle":
+            return Taken("idle")
+        return Taken(
+            "no",
+            key=answer[1].decode(),
+            limit=answer[2].decode(),
+            until=answer[3] / 1000,
+            reason=answer[4].decode(),
+        )
+
+    async def release(self, lane: str, token: str, ceilings: Ceilings) -> None:
+        """Give a session's slots back."""
+        for probe in ceilings.breakers or ("",):
+            request = {"lane": lane, "holder": self.holder, "token": token, "slots": []}
+            request["slots"] = [key for key, _ in ceilings.slots]
+            if probe:
+                request["probe"] = probe
+            await self.store.scripts.call("release", request)
+
+    async def report(self, report: Report) -> list[tuple[str, str, float]]:
+        """Feed windows and breakers; which breakers changed: (key, open|closed, until)."""
+        answer = await self.store.scripts.call(
+            "report",
+            {
+                "windows": [list(window) for window in report.windows],
+                "breakers": [
+                    [
+                        key,
+                        good,
+                        int(report.base_s * 1000),
+                        int(report.cap_s * 1000),
+                        report.threshold,
+                        reason,
+                        text,
+                    ]
+                    for key, good, reason, text in report.breakers
+                ],
+            },
+        )
+        return [(key.decode(), word.decode(), until / 1000) for key, word, until in answer]
+
+    async def claim(
+        self, lane: str, *, limit: int, octets: int, rates: tuple[Rate, ...] = ()
+    ) -> Claim:
+        """Lease recipients of one queue of the lane; LeaseLost when our own lease is gone."""
+        answer = await self.store.scripts.call(
+            "claim",
+            {
+                "lane": lane,
+                "holder": self.holder,
+                "n": limit,
+                "octets": octets,
+                "inline": INLINE_OCTETS,
+                "rates": [rate.packed() for rate in rates],
+            },
+        )
+        word, backlog, wait_ms, reason = answer[0], answer[1], answer[2], answer[3].decode()
+        if word == b"lost":
+            raise LeaseLost(f"the lease of incarnation {self.holder} ran out")
+        if word == b"wait":
+            return Claim(wait_until=wait_ms / 1000, reason=reason)
+        messages = []
+        for position in range(5, len(answer), 4):
+            messages.append(await self._claimed(answer[4].decode(), *answer[position : position + 4]))
+        return Claim(tuple(messages), backlog)
+
+    async def _claimed(
+        self, queue: str, queue_id: bytes, raw: bytes, content: bytes, rows: bytes
+    ) -> ClaimedMessage:
+        record, name = decode_message(raw), queue_id.decode()
+        body = decode_content(content) if content else await self.store.content(name)
+        return ClaimedMessage(
+            queue_id=name,
+            reverse_path=record.reverse_path,
+            recipients=tuple(ClaimedRecipient(*row, queue) for row in unpack(rows)),
+            content=body,
+            size=record.size,
+            created=record.created_ms / 1000,
+            expires=record.expires_ms / 1000,
+            message_id=record.message_id,
+            mail_class=record.mail_class,
+            tenant=record.tenant,
+            campaign=record.campaign,
+            tags=record.tags,
+            metadata=record.metadata,
+            is_8bit=bool(record.flags & FLAG_8BIT),
+            needs_smtputf8=bool(record.flags & FLAG_SMTPUTF8),
+            wants_dsn=bool(record.flags & FLAG_DSN),
+        )
+
+    # -- time --------------------------------------------------------------------------------
+
+    async def tick(
+        self, *, pools: tuple[str, ...], uncertain: dict[str, str], keep_events: int
+    ) -> Ticked:
+        """Let time pass: see `lua/tick.lua`."""
+        answer = await self.store.scripts.call(
+            "tick",
+            {
+                "holder": self.holder,
+                "limit": 500,
+                "grace_ms": int((self.lease_s + 15) * 1000),
+                "keep": keep_events,
+                "pools": list(pools),
+                "uncertain": uncertain,
+            },
+        )
+        if answer[0] == b"busy":
+            return Ticked(acting=False)
+        return Ticked(
+            acting=True,
+            worked=answer[1],
+            next_timer=answer[2] / 1000,
+            due=tuple(raw.decode() for raw in answer[3]),
+            committing=tuple(raw.decode() for raw in answer[4]),
+        )
+
+    async def note_run(self) -> None:
+        """Tell the store which run of the server we see (after every new connection)."""
+        await connect.note_run(self.store.wire, self.store.mode)
+
+
+class RedisDnsCache:
+    """The resolver's second level, shared by all workers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, key: str) -> bytes | None:
+        """A cached answer."""
+        raw: bytes | None = await self._store.wire.call("GET", f"{self._store.p}dns:{key}")
+        return raw
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        """Remember an answer."""
+        await self._store.wire.call(
+            "SET", f"{self._store.p}dns:{key}", value, "PX", max(int(ttl_s * 1000), 1)
+        )
