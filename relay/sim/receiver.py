@@ -1,0 +1,370 @@
+"""The receiver: one SMTP connection's octets, delays and faults; the commands are in `dialogue`.
+
+Written against the transport, not streams, because benchmarks and it share the machine. Replies
+are gathered and leave in one write when the input is used up; a delay stops the input, so that
+replies always keep their order.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
+
+from relay.sim.certificates import Certificates
+from relay.sim.dialogue import Dialogue
+from relay.sim.effects import Action, Command, Effect, reply_of
+from relay.sim.hosts import HostScript, host_script
+from relay.sim.keywords import Script
+from relay.sim.receipts import Mailbox
+from relay.sim.registry import Registry
+from relay.sim.scenario import Scenario, Step
+
+GARBAGE = b"\x00\xff\x16 this is no reply\r\n"
+#: RFC 5321 §4.5.3.1.4 says 512, extensions add to it; AUTH lines may have 12288 (RFC 4954 §4.5.1).
+COMMAND_OCTETS = 12_288
+#: Input kept while a delay runs before reading stops.
+_PAUSE_OCTETS = 1 << 20
+
+Act = Callable[[str | None], None]
+
+
+class Receiver:
+    """What all connections of a sink share."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        mailbox: Mailbox,
+        certificates: Certificates,
+    ) -> None:
+        """`names_at`, which gives the hosts that have a local address, is set by the sink."""
+        self.scenario = scenario
+        self.mailbox = mailbox
+        self.certificates = certificates
+        self.names_at: Callable[[str], tuple[str, ...]] = lambda _address: ()
+        self.registry = Registry()
+        self.connections: set[Connection] = set()
+        self._gone = asyncio.Event()
+
+    def accept(self) -> "Connection":
+        """A protocol for the next connection."""
+        return Connection(self)
+
+    def accept_smarthost(self) -> "Connection":
+        """A protocol for a connection that is already TLS, to the host smarthost.test."""
+        return Connection(self, hosts=("smarthost.test",))
+
+    def forget(self, connection: "Connection") -> None:
+        """Take a connection that ended off the list."""
+        self.connections.discard(connection)
+        self._gone.set()
+
+    def drop(self, host: str = "") -> int:
+        """Reset the open connections of a host, or all; how many."""
+        doomed = [c for c in self.connections if not host or host in c.hosts]
+        for connection in doomed:
+            connection.reset()
+        return len(doomed)
+
+    async def stop(self) -> None:
+        """Reset all connections and wait until they are gone."""
+        self.drop()
+        while self.connections:
+            self._gone.clear()
+            await self._gone.wait()
+
+
+class Connection(asyncio.Protocol):
+    """One connection: framing in, replies out, and what the scenario does in between."""
+
+    def __init__(self, receiver: Receiver, hosts: tuple[str, ...] = ()) -> None:
+        self.receiver = receiver
+        self.hosts = hosts
+        self.script = HostScript()
+        self.local_address = ""
+        self.remote = ""
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._dialogue: Dialogue = cast(Dialogue, None)
+        self._out: list[bytes] = []
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
+        self._scanned = 0
+        self._body_begun = False
+        self._blocked = False
+        self._discarding = False
+        self._closed = False
+        self._is_gone = False
+        self._split_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._handshake: asyncio.Task[None] | None = None
+
+    # ---- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        receiver = self.receiver
+        local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        self.local_address = local[0] if local else ""
+        self.remote = f"{remote[0]}:{remote[1]}" if remote else ""
+        self.hosts = self.hosts or receiver.names_at(self.local_address) or ("sink.test",)
+        self.script = host_script(self.hosts[0])
+        receiver.connections.add(self)
+        crowd = receiver.registry.connected(self.hosts[0])
+        receiver.mailbox.counters.sessions += 1
+        self._dialogue = Dialogue(self, receiver.registry.next_session())
+        if transport.get_extra_info("ssl_object") is not None:
+            self._note_tls()
+        if self.script.max_connections and crowd > self.script.max_connections:
+            self.send("421 4.7.0 Too many connections from your address")
+            self.close()
+            return
+        self.perform(Command.CONNECT, self._dialogue.greet)
+        self._process()
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
+        if self._at == len(self._buffer):
+            self._buffer = data
+            self._scanned = 0
+        elif isinstance(self._buffer, bytearray):
+            del self._buffer[: self._at]
+            self._scanned -= self._at
+            self._buffer += data
+        else:
+            self._buffer = bytearray(memoryview(self._buffer)[self._at :])
+            self._scanned -= self._at
+            self._buffer += data
+        self._at = 0
+        self._scanned = max(0, self._scanned)
+        if self._blocked:
+            self._dialogue.talked_while_blocked()
+            if len(self._buffer) > _PAUSE_OCTETS:
+                self._transport.pause_reading()
+        else:
+            self._process()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_gone:  # a broken handshake tells it twice or, before Python 3.12, never
+            return
+        self._closed = self._is_gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.receiver.registry.disconnected(self.hosts[0])
+        self.receiver.forget(self)
+
+    # ---- framing
+
+    def _process(self) -> None:
+        while not self._blocked and not self._closed and self._at < len(self._buffer):
+            taken = self._take_body() if self._dialogue.in_body else self._take_line()
+            if not taken:
+                break
+        self.flush()
+
+    def _take_line(self) -> bool:
+        end = self._buffer.find(b"\n", self._at)
+        if end < 0 or end - self._at > COMMAND_OCTETS:
+            if len(self._buffer) - self._at > COMMAND_OCTETS:
+                self.send("500 5.5.2 Line too long")
+                self.close()
+            return False
+        line = bytes(self._buffer[self._at : end + 1])
+        self._at = end + 1
+        self._dialogue.receive_line(line, more=self._at < len(self._buffer))
+        return True
+
+    def _take_body(self) -> bool:
+        if not self._body_begun:
+            self._body_begun = True
+            self._dialogue.begin_body()
+            return True  # the body effect may have blocked or closed
+        buffer, start = self._buffer, self._at
+        if buffer[start : start + 3] == b".\r\n":
+            content, self._at = b"", start + 3
+        else:
+            end = buffer.find(b"\r\n.\r\n", max(start, self._scanned - 4))
+            if end < 0:
+                self._scanned = len(buffer)
+                if len(buffer) - start > self.script.size_octets + _PAUSE_OCTETS:
+                    self.send("552 5.3.4 Message too large")
+                    self.close()
+                return False
+            content, self._at = bytes(buffer[start : end + 2]), end + 5
+        self._body_begun = False
+        self._scanned = self._at
+        self._dialogue.receive_content(content)
+        return True
+
+    # ---- effects
+
+    def perform(
+        self,
+        command: Command,
+        act: Act,
+        *,
+        paths: Sequence[str] = (),
+        scripts: Sequence[tuple[str, Script]] = (),
+    ) -> None:
+        """Carry a step out, or what the scenario wants instead; `act` gets a reply to give."""
+        scenario = self.receiver.scenario
+        if not scripts and not self.script.effects and not scenario.faults:
+            act(None)
+            return
+        transaction = self._dialogue.transaction
+        step = Step(command, self.hosts, self.script, forward_paths=paths, scripts=scripts)
+        if transaction is not None:
+            step.reverse_path = transaction.reverse_path
+            step.accepted = len(transaction.forward_paths)
+        delay_s, effect = scenario.decide(step)
+        if delay_s > 0:
+            self._wait(delay_s, partial(self._carry_out, command, effect, act))
+        else:
+            self._carry_out(command, effect, act)
+
+    def _carry_out(self, command: Command, effect: Effect | None, act: Act) -> None:
+        if effect is None:
+            act(None)
+            return
+        match effect.action:
+            case Action.TRANSIENT | Action.PERMANENT | Action.REPLY:
+                act(reply_of(effect, command))
+            case Action.SHUT_DOWN:
+                act(reply_of(effect, command))
+                self.close()
+            case Action.CLOSE | Action.REFUSE:
+                self.close()
+            case Action.RESET:
+                self.reset()
+            case Action.STALL:
+                self._stall()
+            case Action.GARBAGE:
+                self.flush()
+                act("451 4.3.0 Garbage instead of this")
+                self._out[:] = [GARBAGE]
+            case Action.LOSE_REPLY:
+                self.flush()
+                act(None)
+                self._out.clear()
+                self.close()
+            case Action.SPLIT:
+                self.flush()
+                self._split_s = effect.delay_s
+                act(None)
+                self.flush()
+            case Action.DELAY | Action.GREYLIST | Action.CROWD:
+                raise AssertionError(f"the scenario resolves {effect.action}")
+
+    def _wait(self, delay_s: float, then: Callable[[], None]) -> None:
+        self.flush()
+        self._blocked = True
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._resume, then)
+
+    def _resume(self, then: Callable[[], None]) -> None:
+        self._blocked = False
+        self._timer = None
+        if self._closed:
+            return
+        then()
+        if not self._blocked and not self._closed:
+            self._transport.resume_reading()
+        self._process()
+
+    def _stall(self) -> None:
+        self.flush()
+        self._blocked = True
+        self._transport.pause_reading()
+
+    # ---- output
+
+    def send(self, reply: str | bytes) -> None:
+        """Queue one reply; text may have several lines."""
+        if isinstance(reply, str):
+            reply = reply.replace("\n", "\r\n").encode("utf-8") + b"\r\n"
+        self._out.append(reply)
+
+    def flush(self, then: Callable[[], None] | None = None) -> None:
+        """Write what is queued, octet by octet where a split was asked for, then go on."""
+        data = b"".join(self._out)
+        self._out.clear()
+        split_s, self._split_s = self._split_s, None
+        if split_s is not None and len(data) > 1:
+            self._drip(data, split_s, then)
+            return
+        if data and not self._closed:
+            self._transport.write(data)
+        if then is not None:
+            then()
+
+    def _drip(self, data: bytes, pause_s: float, then: Callable[[], None] | None) -> None:
+        self._transport.write(data[:1])
+        if len(data) > 1:
+            self._wait(pause_s, partial(self._drip, data[1:], pause_s, then))
+        elif then is not None:
+            then()
+
+    def close(self) -> None:
+        """Write what is queued and close."""
+        self.flush()
+        self._closed = True
+        self._transport.close()
+
+    def reset(self) -> None:
+        """Close with a TCP reset, throwing away what is queued."""
+        self._closed = True
+        self._transport.abort()
+
+    def refuse_body(self, reply: str) -> None:
+        """Answer in the middle of the content, send nothing more, ignore the rest."""
+        self.send(reply)
+        self.flush()
+        self._discarding = True
+        self._buffer, self._at = b"", 0
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self.close()
+
+    # ---- TLS
+
+    def start_tls(self) -> None:
+        """Send what is queued in the clear, forget unread input, then shake hands."""
+        self._transport.pause_reading()
+        self._blocked = True
+        self._buffer, self._at = b"", 0
+        self.flush(partial(self.perform, Command.HANDSHAKE, self._begin_handshake))
+
+    def _begin_handshake(self, reply: str | None) -> None:
+        if reply is not None:  # an effect: garbage or a reply in place of the handshake
+            self.send(reply)
+            self._discarding = True
+            asyncio.get_running_loop().call_soon(self.flush)
+            self._transport.resume_reading()
+            return
+        self._blocked = True
+        self._handshake = asyncio.get_running_loop().create_task(self._shake_hands())
+
+    async def _shake_hands(self) -> None:
+        context = self.receiver.certificates.context_for(self.hosts[0], self.script.certificate)
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                self._transport, self, context, server_side=True, ssl_handshake_timeout=60.0
+            )
+        except (OSError, ssl.SSLError):
+            transport = None
+        if transport is None:
+            self.reset()
+            self.connection_lost(None)
+            return
+        self._transport = transport
+        self._note_tls()
+        self._blocked = False
+        self._process()
+
+    def _note_tls(self) -> None:
+        secured = self._transport.get_extra_info("ssl_object")
+        cipher = secured.cipher() if secured is not None else None
+        if secured is not None:
+            self.receiver.mailbox.counters.tls_sessions += 1
+            self._dialogue.secured(secured.version() or "", cipher[0] if cipher else "")

@@ -1,0 +1,259 @@
+"""The zone: what DNS says for every name, as a function of the name, with overrides.
+
+Groups reproduce how real receivers publish their hosts, under their real names and under `.test`:
+many domains on one set of hosts (`*.gsuite.test`, `*.hosted.test`), many sites of one provider
+(`*.m365.test`), several hosts of equal preference (`yahoo.test`). Keywords win over groups.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import dns.exception
+import dns.name
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import msgspec
+
+from relay.sim.keywords import domain_keywords
+
+#: Seconds for which an answer may be kept; short, so that overrides show soon.
+TTL_S = 60
+
+NOERROR, SERVFAIL, NXDOMAIN, NOTIMP = 0, 2, 3, 4
+A, NS, CNAME, SOA, PTR, MX, TXT, AAAA = 1, 2, 5, 6, 12, 15, 16, 28
+_ALIAS_TARGET = "mx-target"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One resource record: owner, type, RDATA as on the wire (names uncompressed)."""
+
+    owner: str
+    type: int
+    rdata: bytes
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What to answer: code, records, and how: after a delay, truncated over UDP, or not at all."""
+
+    code: int = NOERROR
+    records: tuple[Record, ...] = ()
+    delay_s: float = 0.0
+    truncated: bool = False
+    silent: bool = False
+
+
+class Override(msgspec.Struct, frozen=True):
+    """What was set for a name and type: presentation-format values, or a response code."""
+
+    values: tuple[str, ...] = ()
+    code: int = NOERROR
+
+
+def wire_name(name: str) -> bytes:
+    """A domain name as length-prefixed labels; ValueError for one that DNS cannot hold."""
+    labels = [label.encode("ascii") for label in name.rstrip(".").split(".") if label]
+    if any(len(label) > 63 for label in labels):
+        raise ValueError(f"{name!r} has a label over 63 octets")
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+
+
+def _mx(owner: str, preference: int, host: str) -> Record:
+    return Record(owner, MX, preference.to_bytes(2, "big") + wire_name(host))
+
+
+def _dashed(domain: str) -> str:
+    return domain.replace(".", "-")
+
+
+_Hosts = tuple[tuple[int, str], ...]
+
+
+def _gmail(_domain: str, top: str) -> _Hosts:
+    base = f"gmail-smtp-in.l.google.{top}"
+    return ((5, base), *((10 * n, f"alt{n}.{base}") for n in range(1, 5)))
+
+
+def _gsuite(_domain: str, top: str) -> _Hosts:
+    base = f"aspmx.l.google.{top}"
+    return ((1, base), *(((n + 1) // 2 * 5, f"alt{n}.{base}") for n in range(1, 5)))
+
+
+def _outlook(domain: str, top: str) -> _Hosts:
+    return ((2, f"{_dashed(domain)}.olc.protection.outlook.{top}"),)
+
+
+def _m365(domain: str, top: str) -> _Hosts:
+    return ((0, f"{_dashed(domain)}.mail.protection.outlook.{top}"),)
+
+
+def _yahoo(_domain: str, top: str) -> _Hosts:
+    top = "net" if top == "com" else top
+    return tuple((1, f"mta{n}.am0.yahoodns.{top}") for n in (5, 6, 7))
+
+
+def _icloud(_domain: str, top: str) -> _Hosts:
+    return tuple((10, f"mx0{n}.mail.icloud.{top}") for n in (1, 2))
+
+
+def _hosted(_domain: str, top: str) -> _Hosts:
+    return ((10, f"mx1.hosting.{top}"), (20, f"mx2.hosting.{top}"))
+
+
+#: Pattern of the domains of a group -> their MX hosts (domain, top-level domain).
+GROUPS: tuple[tuple[re.Pattern[str], Callable[[str, str], _Hosts]], ...] = (
+    (re.compile(r"(?:gmail|googlemail)\.(com|test)"), _gmail),
+    (re.compile(r".+\.gsuite\.(test)"), _gsuite),
+    (re.compile(r"(?:outlook|hotmail|live|msn)\.(com|test)"), _outlook),
+    (re.compile(r".+\.m365\.(test)"), _m365),
+    (re.compile(r"(?:yahoo|ymail|aol)\.(com|test)"), _yahoo),
+    (re.compile(r"(?:icloud|me|mac)\.(com|test)"), _icloud),
+    (re.compile(r".+\.hosted\.(test)"), _hosted),
+)
+
+
+def mx_hosts(domain: str) -> _Hosts:
+    """The MX hosts of a domain with their preferences; the domain itself where MX is implicit."""
+    words = domain_keywords(domain)
+    if not words:
+        for pattern, hosts in GROUPS:
+            if match := pattern.fullmatch(domain):
+                return hosts(domain, match[1])
+    if "nullmx" in words:
+        return ((0, "."),)
+    if "nomx" in words:
+        return ((0, domain),)
+    if "mxip" in words:
+        return ((10, "127.0.0.1"),)
+    count = 1 if "onemx" in words else int(words.get("manymx") or 2)
+    return tuple((10 * n, f"mx{n}.{domain}") for n in range(1, count + 1))
+
+
+class Zone:
+    """Answers for all names; `address_of` is given by the pool that binds the addresses."""
+
+    def __init__(self) -> None:
+        self.address_of: Callable[[str], str | None] = lambda _host: None
+        self.name_at: Callable[[str], str | None] = lambda _address: None
+        self._overrides: dict[tuple[str, int], Override] = {}
+        self._asked: dict[tuple[str, int], int] = {}
+
+    def clear(self) -> None:
+        """Forget overrides and counted questions."""
+        self._overrides.clear()
+        self._asked.clear()
+
+    def override(self, name: str, kind: str, values: Sequence[str], code: str = "NOERROR") -> None:
+        """Answer with these values (zone-file format) or this code; ValueError if malformed."""
+        codes = {"NOERROR": NOERROR, "SERVFAIL": SERVFAIL, "NXDOMAIN": NXDOMAIN}
+        if code.upper() not in codes:
+            raise ValueError(f"unknown response code {code!r}; one of {', '.join(codes)}")
+        owner = name.lower().rstrip(".")
+        try:
+            number = int(dns.rdatatype.from_text(kind))
+            for value in values:
+                _rdata(number, value)
+        except (dns.exception.DNSException, ValueError) as error:
+            raise ValueError(f"{kind} {list(values)} for {name}: {error}") from None
+        self._overrides[owner, number] = Override(tuple(values), codes[code.upper()])
+
+    def hosts_of(self, pattern: str) -> frozenset[str]:
+        """The MX hosts of a domain or of what a pattern's `*` may stand for."""
+        name = pattern.replace("*", "x").rstrip(".")
+        override = self._overrides.get((name, MX))
+        if override is not None:
+            return frozenset(value.split()[-1].rstrip(".").lower() for value in override.values)
+        return frozenset(host for _, host in mx_hosts(name))
+
+    def lookup(self, name: str, kind: int) -> Answer:
+        """What to answer to one question; the name may be in any case."""
+        name = name.lower().rstrip(".")
+        words = domain_keywords(name)
+        if override := self._overrides.get((name, kind)):
+            records = tuple(Record(name, kind, _rdata(kind, text)) for text in override.values)
+            return Answer(override.code, records)
+        if any((name, alias) in self._overrides for alias in (CNAME,)):
+            target = self._overrides[name, CNAME].values[0].rstrip(".")
+            chain = Record(name, CNAME, wire_name(target))
+            return Answer(NOERROR, (chain, *self.lookup(target, kind).records))
+        if not words:
+            return Answer(*self._ordinary(name, kind))
+        return self._scripted(name, kind, words)
+
+    def _scripted(self, name: str, kind: int, words: dict[str, float | None]) -> Answer:
+        delay_s = words.get("slowdns") or 0.0
+        if "dnstimeout" in words and self._is_early(name, kind, words["dnstimeout"]):
+            return Answer(silent=True)
+        if "servfail" in words and self._is_early(name, kind, words["servfail"]):
+            return Answer(SERVFAIL, delay_s=delay_s)
+        if "nxdomain" in words:
+            return Answer(NXDOMAIN, delay_s=delay_s)
+        is_host = name.startswith("mx") and name.partition(".")[0][2:].isdigit()
+        is_alias = not is_host and not name.startswith(_ALIAS_TARGET)
+        if "cnameloop" in words and is_alias:
+            other = name[6:] if name.startswith("other.") else f"other.{name}"
+            return Answer(NOERROR, (Record(name, CNAME, wire_name(other)),), delay_s)
+        if "cname" in words and is_alias:
+            target = f"{_ALIAS_TARGET}.{name}"
+            code, records = self._ordinary(target, kind)
+            chain = Record(name, CNAME, wire_name(target))
+            return Answer(code, (chain, *records), delay_s)
+        if "noaddress" in words and is_host:
+            return Answer(NXDOMAIN, delay_s=delay_s)
+        code, records = self._ordinary(name, kind)
+        return Answer(code, records, delay_s, truncated="truncate" in words)
+
+    def _is_early(self, name: str, kind: int, first: float | None) -> bool:
+        """Whether this question is among the first n of its type; without n all are."""
+        if first is None:
+            return True
+        asked = self._asked[name, kind] = self._asked.get((name, kind), 0) + 1
+        return asked <= first
+
+    def _ordinary(self, name: str, kind: int) -> tuple[int, tuple[Record, ...]]:
+        if kind == PTR:
+            return self._reverse(name)
+        if name.startswith("_"):  # policies (MTA-STS, DMARC, TLSRPT) and TLSA: nobody has any
+            return NXDOMAIN, ()
+        if kind == MX:
+            return NOERROR, self._mx(name)
+        if kind == A:
+            return NOERROR, self._a(name)
+        if kind == AAAA and domain_keywords(name).keys() & {"deadv6", "ipv6only"}:
+            self.address_of(name)
+            return NOERROR, (Record(name, AAAA, bytes(15) + b"\x01"),)
+        if kind == TXT:
+            text = b"v=spf1 ip4:127.0.0.0/8 ip6:::1 -all"
+            return NOERROR, (Record(name, TXT, bytes([len(text)]) + text),)
+        return NOERROR, ()
+
+    def _mx(self, name: str) -> tuple[Record, ...]:
+        if "nomx" in domain_keywords(name):
+            return ()
+        return tuple(_mx(name, preference, host) for preference, host in mx_hosts(name))
+
+    def _a(self, name: str) -> tuple[Record, ...]:
+        words = domain_keywords(name)
+        if "ipv6only" in words:
+            return ()
+        if "mxprivate" in words:
+            return (Record(name, A, bytes((10, 0, 0, 1))),)
+        address = self.address_of(name)
+        if address is None:
+            return ()
+        return (Record(name, A, bytes(map(int, address.split(".")))),)
+
+    def _reverse(self, name: str) -> tuple[int, tuple[Record, ...]]:
+        parts = name.removesuffix(".in-addr.arpa").split(".")
+        host = self.name_at(".".join(reversed(parts)))
+        if host is None:
+            return NXDOMAIN, ()
+        return NOERROR, (Record(name, PTR, wire_name(host)),)
+
+
+def _rdata(kind: int, text: str) -> bytes:
+    """RDATA of a value in zone-file format; relative names are taken as absolute."""
+    rdata = dns.rdata.from_text(
+        dns.rdataclass.IN, dns.rdatatype.RdataType(kind), text, origin=dns.name.root
+    )
+    return rdata.to_wire() or b""
