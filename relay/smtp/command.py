@@ -1,0 +1,101 @@
+"""SMTP commands as octets (RFC 5321 §4.1.1); every argument is checked before it becomes a line.
+
+Whatever would end the line, the path or the argument early (CR, LF, NUL, other controls, space,
+`<`, `>`) raises LocalProtocolError: it can only come from a fault of ours or from an attack.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from relay.model.errors import LocalProtocolError
+
+# Plain strings, not an enum: they are dictionary keys for every reply that is read.
+GREETING: Final = "greeting"
+EHLO: Final = "EHLO"
+HELO: Final = "HELO"
+STARTTLS: Final = "STARTTLS"
+AUTH: Final = "AUTH"
+MAIL: Final = "MAIL"
+RCPT: Final = "RCPT"
+DATA: Final = "DATA"
+END_OF_DATA: Final = "end-of-data"
+RSET: Final = "RSET"
+QUIT: Final = "QUIT"
+#: What a reply that nobody asked for answers: legal only as 421 (RFC 5321 §3.8).
+UNASKED: Final = "nothing"
+
+STARTTLS_LINE: Final = b"STARTTLS\r\n"
+DATA_LINE: Final = b"DATA\r\n"
+RSET_LINE: Final = b"RSET\r\n"
+QUIT_LINE: Final = b"QUIT\r\n"
+LONE_DOT: Final = b".\r\n"
+AUTH_CANCEL: Final = b"*\r\n"
+
+#: RFC 4954 §4: octets of an AUTH line or response, with CRLF.
+AUTH_LINE_OCTETS = 12288
+
+_NAME = re.compile(r"[A-Za-z0-9._:\[\]\-]+")
+_PATH = re.compile(r"[^\x00-\x20\x7f-\x9f<>\"\\\u2028\u2029\ud800-\udfff]*")
+_QUOTED_PATH = re.compile(
+    r'"(?:[^\x00-\x1f\x7f-\x9f"\\\u2028\u2029\ud800-\udfff]|\\[\x20-\x7e])*"'
+    r"@[^\x00-\x20\x7f-\x9f<>\"\\\u2028\u2029\ud800-\udfff]+"
+)
+_MECHANISM = re.compile(r"[A-Z0-9_\-]{1,20}")
+
+
+@lru_cache(maxsize=4096)
+def _path(text: str) -> bytes:
+    if _PATH.fullmatch(text) is None and _QUOTED_PATH.fullmatch(text) is None:
+        raise LocalProtocolError(f"not a path that may stand in a command: {ascii(text)[:100]}")
+    return text.encode()
+
+
+def hello(verb: str, name: str) -> bytes:
+    """EHLO or HELO with our name or address literal."""
+    if _NAME.fullmatch(name) is None:
+        raise LocalProtocolError(f"not a name that may stand in {verb}: {ascii(name)[:100]}")
+    return f"{verb} {name}\r\n".encode("ascii")
+
+
+def mail(
+    reverse_path: str, *, size: int | None = None, is_8bit: bool = False, smtputf8: bool = False
+) -> bytes:
+    """MAIL with the parameters that were given; an empty reverse-path is the null one.
+
+    `size` in octets (RFC 1870), BODY=8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531 §3.4).
+    """
+    line = b"MAIL FROM:<%b>" % _path(reverse_path)
+    if size is not None:
+        line += b" SIZE=%d" % size
+    if is_8bit:
+        line += b" BODY=8BITMIME"
+    return line + (b" SMTPUTF8\r\n" if smtputf8 else b"\r\n")
+
+
+def rcpt(forward_path: str) -> bytes:
+    """RCPT for one forward-path."""
+    if not forward_path:
+        raise LocalProtocolError("an empty forward-path")
+    return b"RCPT TO:<%b>\r\n" % _path(forward_path)
+
+
+def auth(mechanism: str, initial_response: bytes | None) -> bytes:
+    """AUTH with the encoded initial response, if the mechanism has one (RFC 4954 §4)."""
+    if _MECHANISM.fullmatch(mechanism) is None:
+        raise LocalProtocolError(f"not a SASL mechanism: {ascii(mechanism)[:100]}")
+    line = b"AUTH " + mechanism.encode("ascii")
+    if initial_response is not None:
+        line += b" " + (initial_response or b"=")
+    return _auth_line(line)
+
+
+def auth_response(response: bytes) -> bytes:
+    """The line that answers a 334."""
+    return _auth_line(response)
+
+
+def _auth_line(line: bytes) -> bytes:
+    if len(line) + 2 > AUTH_LINE_OCTETS:
+        raise LocalProtocolError(f"an AUTH line of {len(line)} octets")
+    return line + b"\r\n"
