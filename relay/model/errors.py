@@ -119,6 +119,10 @@ class NoSuchDomain(ResolutionError):
     """Raised when the domain does not exist (NXDOMAIN)."""
 
 
+class NoMailHost(NoSuchDomain):
+    """Raised when the domain exists but has neither MX nor address records."""
+
+
 class NullMx(ResolutionError):
     """Raised when the domain publishes a null MX (RFC 7505)."""
 
