@@ -37,7 +37,7 @@ _OCTETS = {
     "mb": 1000**2,
     "gb": 1000**3,
 }
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"\d[\d_]*(?:\.\d+)?"
 _DURATION_PART = re.compile(rf"({_NUMBER})\s*([a-z]+)", re.ASCII)
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*[a-z]+\s*)+", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.ASCII)

@@ -4,8 +4,28 @@ Durations are seconds, sizes octets here; the loader reads `5m` and `25 MiB`.
 """
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
+
+from relay.settings.kinds import (
+    Count,
+    Duration,
+    Listen,
+    Nameserver,
+    Network,
+    Port,
+    PositiveCount,
+    PositiveDuration,
+    PositiveSize,
+    RedisUrl,
+    Schedule,
+    Secret,
+    Share,
+    Size,
+    SmarthostUrl,
+    SourceAddress,
+)
 
 
 class Mode(StrEnum):
@@ -43,117 +63,129 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A table of the configuration file."""
 
 
-class Redis(Section):
-    url: str = ""  # empty: `relay up` starts a private child
-    max_memory: int = 0  # octets for the private child; 0: half of RAM or cgroup
-    fsync: str = "always"  # of the private child: always | everysec
-    accept_watermark: float = 0.85  # share of maxmemory above which nothing is accepted
-    disk_watermark: int = 512 * 1024 * 1024  # octets free below which nothing is accepted
+class Redis(Section, frozen=True):
+    url: RedisUrl = ""  # empty: `relay up` starts a private child
+    max_memory: Size = 0  # octets for the private child; 0: half of RAM or cgroup
+    fsync: Literal["always", "everysec"] = "always"  # of the private child
+    accept_watermark: Share = 0.85  # share of maxmemory above which nothing is accepted
+    disk_watermark: Size = 512 * 1024 * 1024  # octets free below which nothing is accepted
 
 
-class Delivery(Section):
+class Delivery(Section, frozen=True):
     mode: Mode | None = None  # only `relay up` has a default (sink)
     hostname: str = ""  # EHLO name; empty: the machine's FQDN
-    smtp_port: int = 25
+    smtp_port: Port = 25
     allow_private: bool = False
-    source_address: str = ""
-    smarthost: str = ""  # URL; a shortcut for one [[routes]] table with domain = "*"
+    source_address: SourceAddress = ""
+    smarthost: SmarthostUrl = ""  # URL; a shortcut for one [[routes]] table with domain = "*"
 
 
-class Dns(Section):
-    nameservers: tuple[str, ...] = ()  # "127.0.0.53:53"; empty: the system's
-    timeout: float = 5.0  # one try
-    lifetime: float = 15.0  # all tries of one question
-    max_ttl: float = 3600.0
-    min_ttl: float = 30.0
-    negative_ttl: float = 300.0  # NXDOMAIN, NODATA: at most
+class Dns(Section, frozen=True):
+    nameservers: tuple[Nameserver, ...] = ()  # "127.0.0.53:53"; empty: the system's
+    timeout: PositiveDuration = 5.0  # one try
+    lifetime: PositiveDuration = 15.0  # all tries of one question
+    max_ttl: PositiveDuration = 3600.0
+    min_ttl: Duration = 30.0
+    negative_ttl: Duration = 300.0  # NXDOMAIN, NODATA: at most
 
 
-class Route(Section):
+class Route(Section, frozen=True):
     domain: str  # "*", "example.org" or ".example.org"
     name: str = ""  # default: the smarthost's host:port
-    smarthost: str = ""  # smtp://host:port, smtps://user:pass@host; empty: direct to MX
+    smarthost: SmarthostUrl = ""  # smtp://host:port, smtps://user:pass@host; empty: direct to MX
     tls: TlsPolicy | None = None  # default: by scheme and credentials
 
 
-class Smtp(Section):
-    listen: tuple[str, ...] = ("127.0.0.1:2525",)
-    allowed_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    max_connections: int = 1000
-    max_connections_per_address: int = 100
-    max_recipients: int = 1000
-    max_errors: int = 20
-    idle_timeout: float = 300.0
-    data_timeout: float = 300.0  # a silence inside DATA
-    processes: int = 1
+class Smtp(Section, frozen=True):
+    listen: tuple[Listen, ...] = ("127.0.0.1:2525",)
+    allowed_networks: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    max_connections: PositiveCount = 1000
+    max_connections_per_address: PositiveCount = 100
+    max_recipients: PositiveCount = 1000
+    max_errors: PositiveCount = 20
+    idle_timeout: PositiveDuration = 300.0
+    data_timeout: PositiveDuration = 300.0  # a silence inside DATA
+    max_content: PositiveSize = 256 * 1024 * 1024  # octets being read, in each process
+    processes: PositiveCount = 1
 
 
-class Http(Section):
-    listen: str = "127.0.0.1:8425"
+class Http(Section, frozen=True):
+    listen: Listen = "127.0.0.1:8425"
+    keys: tuple[Secret, ...] = ()  # bearer keys; without any, only loopback is served
 
 
-class Sink(Section):
-    dns: str = "127.0.0.1:8453"
-    smtp: str = "127.0.0.1:8454"
+class Sink(Section, frozen=True):
+    dns: Listen = "127.0.0.1:8453"
+    smtp: Listen = "127.0.0.1:8454"
+    smtps: str = ""  # implicit TLS, as host smarthost.test; empty: none
+    control: Listen = "127.0.0.1:8455"  # receipts and faults over HTTP
 
 
-class Timeouts(Section):
+class Timeouts(Section, frozen=True):
     """RFC 5321 §4.5.3.2; the phase names are those of `smtp.client.Phase`."""
 
-    connect: float = 30.0
-    greeting: float = 300.0
-    tls: float = 60.0
-    command: float = 300.0
-    data: float = 120.0
-    data_block: float = 180.0
-    data_done: float = 600.0
-    quit: float = 5.0
+    connect: PositiveDuration = 30.0
+    greeting: PositiveDuration = 300.0
+    tls: PositiveDuration = 60.0
+    command: PositiveDuration = 300.0
+    data: PositiveDuration = 120.0
+    data_block: PositiveDuration = 180.0
+    data_done: PositiveDuration = 600.0
+    quit: PositiveDuration = 5.0
 
 
-class Retry(Section):
+class Retry(Section, frozen=True):
     """Delays from attempt to attempt: a list such as "5m 15m 30m 1h 2h 4h*"; `*`: repeats."""
 
-    transactional: str = "5m 15m 30m 1h 2h 4h*"
-    bulk: str = "5m 15m 30m 1h 2h 4h*"
-    first_after_rcpt: float = 60.0
-    jitter: float = 0.1
-    expire_transactional: float = 2 * 86400.0
-    expire_bulk: float = 3 * 86400.0
-    delay_notice: float = 4 * 3600.0  # 0: none
+    transactional: Schedule = "5m 15m 30m 1h 2h 4h*"
+    bulk: Schedule = "5m 15m 30m 1h 2h 4h*"
+    first_after_rcpt: PositiveDuration = 60.0
+    jitter: Share = 0.1
+    expire_transactional: PositiveDuration = 2 * 86400.0
+    expire_bulk: PositiveDuration = 3 * 86400.0
+    delay_notice: Duration = 4 * 3600.0  # 0: none
 
 
-class Worker(Section):
-    processes: int = 0  # 0: one per core
-    max_sessions: int = 500
-    max_content: int = 256 * 1024 * 1024  # octets of claimed content
-    idle_session: float = 5.0  # an idle session is kept warm so long
-    mails_per_session: int = 1000
-    lease: float = 15.0
+class Worker(Section, frozen=True):
+    processes: Count = 0  # 0: one per core
+    max_sessions: PositiveCount = 500
+    max_content: PositiveSize = 256 * 1024 * 1024  # octets of claimed content
+    idle_session: Duration = 5.0  # an idle session is kept warm so long
+    mails_per_session: PositiveCount = 1000
+    lease: PositiveDuration = 15.0
     pools: tuple[str, ...] = ("default",)
     uncertain_transactional: UncertainPolicy = UncertainPolicy.RETRY
     uncertain_bulk: UncertainPolicy = UncertainPolicy.RETRY
 
 
-class Limits(Section):
-    message_size: int = 25 * 1024 * 1024
-    recipients: int = 10_000  # of one message at the HTTP and Python doors
+class Limits(Section, frozen=True):
+    message_size: PositiveSize = 25 * 1024 * 1024
+    recipients: PositiveCount = 10_000  # of one message at the HTTP and Python doors
 
 
-class Events(Section):
-    keep: int = 100_000
+class Events(Section, frozen=True):
+    keep: PositiveCount = 100_000
 
 
-class Log(Section):
-    level: str = "info"
-    format: str = "auto"  # auto | json | human
+class Log(Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "human"] = "auto"  # auto: human on a terminal
     redact_addresses: bool = False
 
 
-class Up(Section):
+class Files(Section, frozen=True):
+    """Paths of the two data files; empty: beside the configuration file, else as shipped."""
+
+    shaping: str = ""
+    replies: str = ""
+
+
+class Up(Section, frozen=True):
     data_dir: str = ""  # empty: $XDG_STATE_HOME/relay
+    drain: Duration = 30.0  # how long the doors and the workers may finish what they hold
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """The whole configuration."""
 
     redis: Redis = Redis()
@@ -169,4 +201,5 @@ class Settings(Section):
     limits: Limits = Limits()
     events: Events = Events()
     log: Log = Log()
+    files: Files = Files()
     up: Up = Up()

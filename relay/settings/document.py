@@ -1,0 +1,99 @@
+"""Reads the configuration file: TOML, each value with the line where it stands."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from relay.model.errors import ConfigError
+from relay.settings.catalogue import route_settings, sections
+from relay.settings.schema import Route
+from relay.settings.values import Found, known_section, read_value, refuse_key
+
+
+def read_document(path: Path, found: Found) -> tuple[Route, ...]:
+    """Put the values of a file into `found`; answers the `[[routes]]`."""
+    text, document = _parse(path)
+    lines = _Lines(path, text)
+    for section, table in document.items():
+        if section == "routes":
+            continue
+        known = known_section(section, lines.origin(section))
+        if not isinstance(table, dict):
+            fault = f"is a section: write [{section}] on a line of its own"
+            raise ConfigError(f"{lines.origin(section)}: {section}: {fault}")
+        for key, raw in table.items():
+            origin = lines.origin(section, key)
+            if key not in known:
+                refuse_key(f"{section}.{key}", known, origin)
+            found.put(known[key], raw, origin)
+    _find_neighbours(path, found)
+    return _read_routes(document.get("routes", []), lines)
+
+
+def _parse(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        where = f"{path}:{place[1]}" if place else str(path)
+        reason = str(error)[: place.start()] if place else str(error)
+        raise ConfigError(f"{where}: is not TOML: {reason[:1].lower()}{reason[1:]}") from None
+
+
+def _read_routes(tables: Any, lines: "_Lines") -> tuple[Route, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{lines.origin('routes')}: routes: is a list: write [[routes]]")
+    known = route_settings()
+    routes = []
+    for number, table in enumerate(tables, 1):
+        values = {}
+        for key, raw in table.items():
+            origin = lines.origin("routes", key, number)
+            if key not in known:
+                refuse_key(f"routes.{key}", known, origin)
+            values[key] = read_value(known[key], raw, origin)
+        if not values.get("domain"):
+            fault = 'is missing: write for example domain = "*"'
+            raise ConfigError(f"{lines.origin('routes', '', number)}: routes.domain: {fault}")
+        routes.append(Route(**values))
+    return tuple(routes)
+
+
+def _find_neighbours(path: Path, found: Found) -> None:
+    """Data files beside the configuration file are used; relative paths count from there."""
+    for key, setting in sections()["files"].items():
+        named = found.values.get("files", {}).get(key)
+        neighbour = path.parent / (named or f"{key}.toml")
+        if named or neighbour.is_file():
+            found.put(setting, str(neighbour), found.origins.get(setting.name, f"beside {path}"))
+
+
+class _Lines:
+    """Where a key stands: `path:line`, or `path` alone where the line is not found."""
+
+    _HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+    _KEY = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*[=.]")
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self._numbers: dict[tuple[str, str, int], int] = {}
+        section, table = "", 1
+        for number, line in enumerate(text.splitlines(), 1):
+            if header := self._HEADER.match(line):
+                section = header[1]
+                table = table + 1 if (section, "", table) in self._numbers else 1
+                self._numbers[section, "", table] = number
+            elif key := self._KEY.match(line):
+                place = (section, key[1], table) if section else (key[1], "", 1)
+                self._numbers.setdefault(place, number)
+
+    def origin(self, section: str, key: str = "", table: int = 1) -> str:
+        """The origin of a key of the n-th table of that name."""
+        number = self._numbers.get((section, key, table)) or self._numbers.get((section, "", table))
+        return f"{self.path}:{number}" if number else str(self.path)

@@ -1,0 +1,47 @@
+"""Finds the data files: those named by the settings, else those shipped with relay.
+
+Shipped files lie in `relay/settings/defaults` of an installed wheel and in `config/` of a checkout.
+"""
+
+from pathlib import Path
+
+from relay.model.errors import ConfigError
+from relay.settings.schema import Settings
+
+_HERE = Path(__file__).resolve().parent
+
+
+def shipped(name: str) -> Path:
+    """The path of a file shipped with relay: relay.toml, shaping.toml or replies.toml."""
+    for folder in (_HERE / "defaults", _HERE.parents[1] / "config"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"{name}: missing from this installation; install relay again")
+
+
+def replies_text(settings: Settings) -> str:
+    """The text of the reply rules that these settings choose."""
+    return _read(Path(settings.files.replies or shipped("replies.toml")))
+
+
+def shaping_text(settings: Settings) -> str:
+    """The text of the shaping rules that these settings choose."""
+    return _read(Path(settings.files.shaping or shipped("shaping.toml")))
+
+
+def default_rules() -> str:
+    """The text of the reply rules shipped with relay."""
+    return _read(shipped("replies.toml"))
+
+
+def default_shaping() -> str:
+    """The text of the shaping rules shipped with relay."""
+    return _read(shipped("shaping.toml"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None

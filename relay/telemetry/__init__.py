@@ -1,0 +1,1 @@
+"""What relay says about itself: the log."""
