@@ -39,6 +39,8 @@ _FOR_GOOD = frozenset({521, 556})
 #: Refusals that a change of our configuration cures, whatever their first digit says.
 _OUR_ROUTE = frozenset({530, 534, 535, 538})
 _EARLY_PHASES = frozenset({"connect", "greeting", "hello", "tls"})
+_HOST_REASONS = frozenset({"congested", "system_full", "system_unavailable", "service_unavailable"})
+_ROUTE_REASONS = frozenset({"authentication_required", "account_limit"})
 _OPENING_REASONS = {
     "greeting": "greeting_rejected",
     "EHLO": "hello_rejected",
@@ -80,27 +82,18 @@ def classify_reply(
     if _is_success(reply):
         return verdict(Severity.SUCCESS, _scope_of(reply.command), "delivered", reply)
     if not 400 <= reply.code < 600:
-        return verdict(Severity.TRANSIENT, Scope.CONNECTION, "protocol_error", reply)
+        return verdict(Severity.TRANSIENT, _unexpected_scope(reply), "protocol_error", reply)
     rule = rules.match(reply, provider)
     if rule is not None:
         reason, scope, soft = rule.table.reason, rule.table.scope, rule.table.soft
     else:
         meaning = generic_meaning(reply.code, reply.enhanced, reply.command)
         reason, scope, soft = meaning.reason, meaning.scope or _scope_of(reply.command), False
-        if reply.command in _OPENING and scope is not Scope.SOURCE:
-            reason, scope = _opening_reason(reply, reason), Scope.HOST
     severity = Severity.TRANSIENT if soft or reply.is_transient else Severity.PERMANENT
-    return _settled(reply, severity, scope, reason)
-
-
-def _settled(reply: Reply, severity: Severity, scope: Scope, reason: str) -> Verdict:
-    """The verdict after the exceptions of this file's first rule."""
     if reply.command == "AUTH" or reply.code in _OUR_ROUTE:
-        severity, scope = Severity.TRANSIENT, Scope.ROUTE
-        reason = reason if reason in _ROUTE_REASONS else "authentication_failed"
+        severity, scope, reason = _about_route(reply, scope, reason)
     elif reply.command in _OPENING:
-        for_good = reply.code in _FOR_GOOD and reply.command != "STARTTLS"
-        severity = Severity.PERMANENT if for_good else Severity.TRANSIENT
+        severity, scope, reason = _about_host(reply, scope, reason)
     elif reason == "too_many_recipients" and reply.command == "RCPT":
         # RFC 5321 §4.5.3.1.10: 552 as 452; fewer recipients make any of these succeed.
         severity, scope = Severity.TRANSIENT, Scope.TRANSACTION
@@ -108,22 +101,30 @@ def _settled(reply: Reply, severity: Severity, scope: Scope, reason: str) -> Ver
     return verdict(severity, scope, reason, reply, retry_after_s=hint_s)
 
 
-_ROUTE_REASONS = frozenset(
-    {
-        "authentication_failed",
-        "authentication_required",
-        "authentication_unavailable",
-        "account_limit",
-        "tls_required",
-    }
-)
+def _about_route(reply: Reply, scope: Scope, reason: str) -> tuple[Severity, Scope, str]:
+    """A refused account: the backlog waits for the operator, whatever the first digit says."""
+    if reason == "tls_required":
+        return Severity.TRANSIENT, scope, reason
+    if reason not in _ROUTE_REASONS:
+        reason = "authentication_deferred" if reply.is_transient else "authentication_failed"
+    return Severity.TRANSIENT, Scope.ROUTE, reason
 
 
-def _opening_reason(reply: Reply, reason: str) -> str:
-    if reply.code in _FOR_GOOD:
-        return "host_refuses_mail"
-    specific = reason in ("congested", "system_full", "system_unavailable", "service_unavailable")
-    return reason if specific else _OPENING_REASONS[reply.command]
+def _about_host(reply: Reply, scope: Scope, reason: str) -> tuple[Severity, Scope, str]:
+    """A refusal before MAIL concerns no message: the next MX host, unless it is about us."""
+    for_good = reply.code in _FOR_GOOD and reply.command != "STARTTLS"
+    severity = Severity.PERMANENT if for_good else Severity.TRANSIENT
+    if scope in (Scope.SOURCE, Scope.PROVIDER):
+        return severity, scope, reason
+    if for_good:
+        reason = "host_refuses_mail"
+    elif reason not in _HOST_REASONS:
+        reason = _OPENING_REASONS[reply.command]
+    return severity, Scope.HOST, reason
+
+
+def _unexpected_scope(reply: Reply) -> Scope:
+    return Scope.HOST if reply.command in _OPENING else Scope.CONNECTION
 
 
 def _is_success(reply: Reply) -> bool:
@@ -198,7 +199,7 @@ def classify_session_failure(
         as_answered = reply.command or command.get(phase, "greeting")
         known = Reply(reply.code, reply.enhanced, reply.lines, as_answered)
         return classify_reply(known, provider=provider, rules=rules)
-    if phase == "auth" and not isinstance(cause, TransportError | RemoteProtocolError | OSError):
+    if phase == "auth" and not isinstance(cause, TransportError | OSError):
         return verdict(Severity.TRANSIENT, Scope.ROUTE, "authentication_unavailable")
     if phase == "tls" and not isinstance(cause, ConnectionLost | DeadlineExpired):
         return verdict(Severity.TRANSIENT, Scope.HOST, "tls_failed")

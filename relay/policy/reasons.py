@@ -81,6 +81,7 @@ SENTENCES: dict[str, str] = {
     "sender_rejected": "The receiving server refused the sender's address.",
     # the route
     "authentication_failed": "The smarthost refused our credentials.",
+    "authentication_deferred": "The smarthost cannot check our credentials at present.",
     "authentication_required": "The server demands credentials for this mail.",
     "authentication_unavailable": "The smarthost offers no authentication that we can use.",
     "account_limit": "The account at the smarthost has used up its allowance.",

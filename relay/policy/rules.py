@@ -5,13 +5,14 @@ that matches wins: rules of the receiver's provider before rules for everyone, t
 
 Rules of this file
 - A rule for everyone that names no enhanced code is asked only where the reply's own enhanced
-  code is missing or says nothing (X.7.1, X.0.0 …): an exact code beats a pattern.
+  code is missing or says nothing (X.7.1, X.0.0, unregistered): an exact code beats a pattern.
 - A rule of a provider is also asked where the peer belongs to no provider, if it has a pattern.
 - Addresses in a reply are blanked first: `<spam@example.org>` is not about spam.
 """
 
 import re
 import tomllib
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,11 +21,13 @@ from relay.model.errors import ConfigError
 from relay.model.reply import Reply
 from relay.model.verdict import Scope
 from relay.policy.reasons import SENTENCES, nearest
-from relay.policy.statuses import UNSPECIFIC, subject_detail
+from relay.policy.statuses import is_specific
 
 _ADDRESS = re.compile(r"[^\s<>]+@[^\s<>]+")
 _CODE = re.compile(r"[45](?:\d\d|\dz|yz)")
 _STATUS = re.compile(r"(?:[245x])\.(?:\d{1,3}|\*)\.(?:\d{1,3}\*?|\*)|none")
+#: A reply may be 4 KiB long; what it means stands at its beginning.
+_TEXT_CHARACTERS = 1000
 _COMMANDS = ("greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "end-of-data")
 
 
@@ -52,39 +55,49 @@ class Rule(msgspec.Struct, frozen=True):
     pattern: re.Pattern[str] | None
     commands: frozenset[str]
 
-    def matches(self, reply: Reply, text: str) -> bool:
+    def matches(self, reply: Reply) -> bool:
         """Whether everything the rule names is so; the code has been looked at before."""
         if self.commands and reply.command not in self.commands:
             return False
         if self.statuses is not None:
             if self.statuses.fullmatch(reply.enhanced or "none") is None:
                 return False
-        elif not self.table.provider and subject_detail(reply.enhanced) not in UNSPECIFIC:
+        elif not self.table.provider and is_specific(reply.enhanced):
             return False
-        return self.pattern is None or self.pattern.search(text) is not None
+        return self.pattern is None or self.pattern.search(reply.text) is not None
 
 
 class Rules:
-    """All rules of a file; matching remembers which rules a (code, provider) can reach."""
+    """All rules of a file.
+
+    Matching remembers which rules a (code, provider) can reach, and the last answers: a receiver
+    says the same to thousands of recipients, and asking every rule takes about 0.15 ms.
+    """
 
     def __init__(self, rules: tuple[Rule, ...] = ()) -> None:
         self.rules = rules
         self._providers = frozenset(rule.table.provider for rule in rules)
-        self._reachable: dict[tuple[int, str | None], tuple[Rule, ...]] = {}
+        self._reachable: dict[tuple[int, str], tuple[Rule, ...]] = {}
+        self._ask = lru_cache(maxsize=4096)(self._first)
 
     def match(self, reply: Reply, provider: str | None) -> Rule | None:
         """The first rule that fits the reply of this provider (None: of no provider)."""
-        candidates = self._candidates(reply.code, provider)
-        if not candidates:
-            return None
-        text = _ADDRESS.sub("<address>", " ".join(reply.text.split()))
-        return next((rule for rule in candidates if rule.matches(reply, text)), None)
+        known = "" if provider is None else provider if provider in self._providers else "other"
+        text = _ADDRESS.sub("<address>", " ".join(reply.text[:_TEXT_CHARACTERS].split()))
+        return self._ask(reply.code, reply.enhanced, reply.command, text, known)
 
-    def _candidates(self, code: int, provider: str | None) -> tuple[Rule, ...]:
-        known = provider if provider is None or provider in self._providers else ""
-        key = (code, known)
+    def _first(
+        self, code: int, enhanced: str | None, command: str, text: str, provider: str
+    ) -> Rule | None:
+        reply = Reply(code, enhanced, (text,), command)
+        candidates = self._candidates(code, provider)
+        return next((rule for rule in candidates if rule.matches(reply)), None)
+
+    def _candidates(self, code: int, provider: str) -> tuple[Rule, ...]:
+        """Rules that the code alone allows; provider "": of none, "other": of one without rules."""
+        key = (code, provider)
         if key not in self._reachable:
-            own = [r for r in self.rules if r.table.provider and _may_speak(r, known)]
+            own = [r for r in self.rules if r.table.provider and _may_speak(r, provider)]
             everyone = [r for r in self.rules if not r.table.provider]
             self._reachable[key] = tuple(
                 r for r in own + everyone if r.codes is None or r.codes.fullmatch(str(code))
@@ -92,8 +105,8 @@ class Rules:
         return self._reachable[key]
 
 
-def _may_speak(rule: Rule, provider: str | None) -> bool:
-    if provider is None:
+def _may_speak(rule: Rule, provider: str) -> bool:
+    if not provider:
         return rule.pattern is not None
     return rule.table.provider == provider
 
@@ -143,14 +156,14 @@ def _rule(raw: dict[str, Any], where: str) -> Rule:
 def _alternatives(
     text: str, form: re.Pattern[str], where: str, example: str
 ) -> re.Pattern[str] | None:
-    """One expression for `421 45z`, `x.7.26`: y, z are any digit, x any class, `*` any digits."""
+    """One expression for `421 45z`, `x.7.26`: y, z: a digit, x: a class, `*`: digits."""
     if not text:
         return None
     for word in text.split():
         if form.fullmatch(word) is None:
             raise ConfigError(f"{where}: '{word}' is no such code; write for example '{example}'")
     words = (re.escape(word) if word != "none" else word for word in text.split())
-    wild = {"x": "[245]", "y": r"\d", "z": r"\d", r"\*": r"\d*"}
+    wild = {"x": "[245]", "y": r"\d", "z": r"\d", r"\*": r"\d+"}
     return re.compile("|".join(re.sub(r"\b[x]|[yz]|\\\*", lambda m: wild[m[0]], w) for w in words))
 
 

@@ -150,10 +150,16 @@ def subject_detail(enhanced: str | None) -> str:
     return enhanced.partition(".")[2] if enhanced else "0.0"
 
 
+def is_specific(enhanced: str | None) -> bool:
+    """Whether an enhanced code says more than a text could."""
+    status = subject_detail(enhanced)
+    return status in BY_STATUS and status not in UNSPECIFIC
+
+
 def generic_meaning(code: int, enhanced: str | None, command: str) -> Meaning:
     """The meaning by enhanced code, else by reply code and command, else by class alone."""
     status = subject_detail(enhanced)
-    if status in BY_STATUS and status not in UNSPECIFIC:
+    if is_specific(enhanced):
         return BY_STATUS[status]
     by_code = BY_CODE.get((code, command)) or BY_CODE.get(code)
     if status in BY_STATUS and (by_code is None or by_code.reason in _VAGUE):

@@ -1,0 +1,112 @@
+"""Smarthost URLs: `smtp://host:port`, `smtps://user:password@host`, `lmtp://host`.
+
+Errors never show what stands before the `@`.
+"""
+
+import ipaddress
+import re
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from relay.model.address import normalize_domain
+from relay.model.credentials import Credentials
+from relay.model.errors import ConfigError
+
+#: scheme → port without and with credentials (RFC 5321, RFC 6409 §3.1, RFC 8314 §3.3, RFC 2033).
+_PORTS = {"smtp": (25, 587), "smtps": (465, 465), "lmtp": (24, 24)}
+_SPECIAL = "write special characters of the password as %XX (%40 for @, %2F for /)"
+_EXAMPLE = "write for example 'smtp://user:password@mail.example.net:587'"
+
+
+class Smarthost(msgspec.Struct, frozen=True):
+    """A parsed URL: a fixed next hop; its repr hides the password."""
+
+    scheme: str
+    host: str
+    port: int
+    credentials: Credentials | None = None
+
+    @property
+    def implicit_tls(self) -> bool:
+        return self.scheme == "smtps"
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine: a password may go there in clear."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def redacted(url: str) -> str:
+    """The URL without what stands before its last `@`, control characters escaped."""
+    shown = re.sub(r"(?<=//).*@|^[^/]*@", "***@", url, flags=re.DOTALL)
+    return shown.encode("unicode_escape").decode("ascii")
+
+
+def parse_smarthost(url: str, *, key: str = "smarthost") -> Smarthost:
+    """The smarthost of a URL; ConfigError names `key`, the fault and a correct form."""
+    scheme, separator, rest = url.strip().partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in _PORTS:
+        raise ConfigError(
+            f"{key}: '{redacted(url)}' begins with none of smtp://, smtps://, lmtp://; {_EXAMPLE}"
+        )
+    if "@" in rest and re.search(r"[/?#]", rest.rpartition("@")[0]):
+        raise ConfigError(f"{key}: '{redacted(url)}' cannot be read; {_SPECIAL}")
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise ConfigError(
+            f"{key}: the host or port of '{redacted(url)}' is not valid; {_EXAMPLE}"
+        ) from None
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(f"{key}: '{redacted(url)}' has something after the port; remove it")
+    credentials = _credentials(parts.netloc, key)
+    default_port = _PORTS[scheme][credentials is not None]
+    if port == 0:
+        raise ConfigError(f"{key}: the port of '{redacted(url)}' is 0; {_EXAMPLE}")
+    host = _host(parts.hostname or "", f"{key}: '{redacted(url)}'")
+    return Smarthost(scheme, host, port or default_port, credentials)
+
+
+def _host(text: str, where: str) -> str:
+    if not text:
+        raise ConfigError(f"{where} names no host; {_EXAMPLE}")
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    try:
+        return normalize_domain(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: the host {error}; {_EXAMPLE}") from None
+
+
+def _credentials(netloc: str, key: str) -> Credentials | None:
+    userinfo, separator, _ = netloc.rpartition("@")
+    if not separator:
+        return None
+    username, colon, password = userinfo.partition(":")
+    if not username or not colon or not password:
+        raise ConfigError(
+            f"{key}: the URL has a user name without a password, or the reverse; {_EXAMPLE}"
+        )
+    try:
+        values = [unquote(part, errors="strict") for part in (username, password)]
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: the credentials are not UTF-8; {_SPECIAL}") from None
+    if any(re.search(r"[\x00-\x1f\x7f]", value) for value in values):
+        raise ConfigError(f"{key}: the credentials contain a control character")
+    if re.search(r"%(?![0-9A-Fa-f]{2})", userinfo):
+        raise ConfigError(f"{key}: a % in the credentials starts no %XX; write % itself as %25")
+    return Credentials(*values)
