@@ -93,8 +93,9 @@ class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What one attempt came to for one recipient; fenced by (recipient, attempt).
 
-    `state` is delivered, failed, deferred, held, or ready (given back: costs no step).
-    `delay_s`: deferred: until the next attempt. `advance`: whether the step moves.
+    `state` is delivered, failed, expired, deferred, held, or ready (given back: costs no step).
+    `delay_s`: deferred: until the next attempt. `advance`: whether the step moves. `events`: the
+    types to record, at most two, all with the payload `event`.
     """
 
     queue_id: str
@@ -104,6 +105,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     delay_s: float = 0.0
     advance: bool = False
-    remote: dict[str, Any] = {}
-    timings: dict[str, float] = {}
-    dialogue: str = ""
+    provider: str = "other"
+    events: tuple[str, ...] = ()
+    event: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from relay.model.ids import is_queue_id, is_recipient_id, new_queue_id, split_re
 from relay.model.message import Receipt, ReceiptRecipient, Submission
 from relay.store import connect
 from relay.store.codec import encode_content, message_record, pack, pack_nested
-from relay.store.keys import CLASS_LETTER, prefix, split_queue_name
+from relay.store.keys import CLASS_LETTER, split_queue_name
 from relay.store.scripts import Scripts
 from relay.store.views import QueueMatch, Suspension, Views
 from relay.store.wire import Wire
@@ -74,12 +74,7 @@ class Store(Views):
         """
         await self._refuse_when_full()
         content = encode_content(submission.content)
-        rows = [
-            [str(path), destination if destination != path.domain else ""]
-            for path, destination in zip(
-                submission.forward_paths, submission.destinations, strict=True
-            )
-        ]
+        rows = rows_of(submission)
         staged = len(rows) > ROWS_PER_CALL
         queue_id = submission.queue_id
         for first in range(0, len(rows), ROWS_PER_CALL):
@@ -280,9 +275,15 @@ def _letters(match: QueueMatch) -> tuple[str, str, str, str]:
     return letter, match.tenant, match.campaign, match.destination
 
 
-def accept_request(
-    submission: Submission, rows: list[list[str]], first: int
-) -> dict[str, object]:
+def rows_of(submission: Submission) -> list[list[str]]:
+    """Address and destination ("" where it is the domain) of each recipient."""
+    return [
+        [str(path), destination if destination != path.domain else ""]
+        for path, destination in zip(submission.forward_paths, submission.destinations, strict=True)
+    ]
+
+
+def accept_request(submission: Submission, rows: list[list[str]], first: int) -> dict[str, object]:
     """What `add_message` of the scripts takes (see `lua/_accept.lua`)."""
     event = {
         "queue_id": submission.queue_id,
@@ -309,5 +310,3 @@ def accept_request(
         "digest": submission.digest,
         "event": pack_nested(event),
     }
-
-

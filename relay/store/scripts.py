@@ -83,6 +83,4 @@ class Scripts:
             return await self._wire.call("EVALSHA", digest, 1, self._meta, packed, *blobs)
         except NoScript:
             # The server restarted: nothing was run, so running it now is no second time.
-            return await self._wire.call(
-                "EVAL", self._sources[name], 1, self._meta, packed, *blobs
-            )
+            return await self._wire.call("EVAL", self._sources[name], 1, self._meta, packed, *blobs)

@@ -68,7 +68,7 @@ class Suspension(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipient; `text` says in a sentence what happened last, `waiting` why it does not move."""
+    """One recipient; `text` says what happened last, `waiting` why it does not move."""
 
     id: str
     address: str
@@ -234,9 +234,7 @@ class Views:
         source, _, offset_text = (cursor or "deadlines:0").partition(":")
         offset, found, now = int(offset_text), list[MessageView](), time.time()
         while True:
-            ids = await self.wire.call(
-                "ZREVRANGE", self.p + source, offset, offset + _PAGE - 1
-            )
+            ids = await self.wire.call("ZREVRANGE", self.p + source, offset, offset + _PAGE - 1)
             for position, raw in enumerate(ids):
                 if len(found) == limit:
                     return found, f"{source}:{offset + position}"

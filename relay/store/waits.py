@@ -57,7 +57,9 @@ class Waits:
             return Wait("routing", route["reason"], route["text"], route["until"] / 1000)
         asked = await self._wire.call("ZSCORE", self._p + "unrouted", destination)
         if asked is not None:
-            return Wait("routing", "mx_lookup", f"the MX hosts of {destination} are being looked up")
+            return Wait(
+                "routing", "mx_lookup", f"the MX hosts of {destination} are being looked up"
+            )
         return None
 
     async def _of_lane(self, lane: str, now_ms: float) -> Wait | None:

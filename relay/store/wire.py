@@ -21,7 +21,15 @@ from relay.model.errors import ConfigError, StoreError, StoreFull, StoreUnavaila
 REPLY_DEADLINE_S = 30.0
 CONNECT_DEADLINE_S = 5.0
 
-_UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "BUSY", "TRYAGAIN")
+_UNAVAILABLE = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+    "BUSY",
+    "TRYAGAIN",
+)
 _FULL = ("OOM", "MISCONF")
 
 
@@ -108,7 +116,9 @@ class _Connection(asyncio.Protocol):
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
-                future.set_exception(StoreUnavailable(f"the connection to Redis broke: {self.lost}"))
+                future.set_exception(
+                    StoreUnavailable(f"the connection to Redis broke: {self.lost}")
+                )
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -155,7 +165,7 @@ class Wire:
 
     def __init__(self, url: str, *, client_name: str = "relay") -> None:
         try:
-            self._options = redis.connection.parse_url(url)
+            self._options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
         except ValueError as error:
             raise ConfigError(
                 f"redis.url: {error}; write redis://host:6379/0, rediss://… or unix:///path"

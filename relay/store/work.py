@@ -3,24 +3,29 @@
 import itertools
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import convert
 
 from relay.model.errors import LeaseLost
 from relay.model.ids import new_queue_id
-from relay.model.message import ClaimedMessage, ClaimedRecipient
+from relay.model.message import ClaimedMessage, ClaimedRecipient, Submission
 from relay.store import connect
 from relay.store.codec import (
     FLAG_8BIT,
     FLAG_DSN,
     FLAG_SMTPUTF8,
+    MessageRecord,
+    RecipientRecord,
     decode_content,
     decode_message,
+    encode_content,
     pack_nested,
     unpack,
 )
-from relay.store.queue import Store
+from relay.store.queue import Store, accept_request, rows_of
 
 #: Content above this is read beside the claim, not through the script.
 INLINE_OCTETS = 64 * 1024
@@ -84,8 +89,20 @@ class Ticked(msgspec.Struct, frozen=True):
     committing: tuple[str, ...] = ()
 
 
+class Due(msgspec.Struct, frozen=True):
+    """A message whose notice or expiry is due, its open recipients, where to go on (0: the end)."""
+
+    kind: str
+    message: MessageRecord
+    recipients: tuple[tuple[int, RecipientRecord], ...]
+    following: int
+
+
 class Report(msgspec.Struct, frozen=True):
-    """What a connection taught. windows: (key, good, limit, initial); breakers: (key, good, reason, text)."""
+    """What a connection taught.
+
+    windows: (key, good, limit, initial); breakers: (key, good, reason, text).
+    """
 
     windows: tuple[tuple[str, bool, int, int], ...] = ()
     breakers: tuple[tuple[str, bool, str, str], ...] = ()
@@ -110,26 +127,27 @@ class Work:
 
     # -- leases ------------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """Start a lease under a fresh incarnation."""
+    async def begin(self, over: Store | None = None) -> None:
+        """Start a lease under a fresh incarnation, `over` a connection of the caller's own."""
         self.holder = new_queue_id()
-        await self._lease({"begin": True})
+        await self._lease({"begin": True}, over)
 
-    async def renew(self) -> list[str]:
+    async def renew(self, over: Store | None = None) -> list[str]:
         """Renew the lease; recipient-ids that verbs revoked; LeaseLost when it is gone."""
-        answer = await self._lease({})
+        answer = await self._lease({}, over)
         if answer[0] == b"lost":
             raise LeaseLost(f"the lease of incarnation {self.holder} ran out")
         return [rid.decode() for rid in answer[1:]]
 
-    async def end(self) -> None:
+    async def end(self, over: Store | None = None) -> None:
         """Give the lease up: what is still held returns at the next tick."""
-        await self._lease({"stop": True})
+        await self._lease({"stop": True}, over)
 
-    async def _lease(self, more: dict[str, Any]) -> list[bytes]:
+    async def _lease(self, more: dict[str, Any], over: Store | None) -> list[bytes]:
         request = {"holder": self.holder, "lease_ms": int(self.lease_s * 1000), **more}
         request["info"] = pack_nested(self.info)
-        answer: list[bytes] = await self.store.scripts.call("lease", request)
+        store = over if over is not None else self.store
+        answer: list[bytes] = await store.scripts.call("lease", request)
         return answer
 
     # -- wake-ups ----------------------------------------------------------------------------
@@ -210,12 +228,16 @@ class Work:
 
     async def release(self, lane: str, token: str, ceilings: Ceilings) -> None:
         """Give a session's slots back."""
-        for probe in ceilings.breakers or ("",):
-            request = {"lane": lane, "holder": self.holder, "token": token, "slots": []}
-            request["slots"] = [key for key, _ in ceilings.slots]
-            if probe:
-                request["probe"] = probe
-            await self.store.scripts.call("release", request)
+        request = {"lane": lane, "holder": token.partition(":")[0], "token": token}
+        slots = [key for key, _ in ceilings.slots]
+        await self.store.scripts.call(
+            "release", {**request, "slots": slots, "probes": list(ceilings.breakers)}
+        )
+
+    async def park_lane(self, lane: str, for_s: float, reason: str, text: str) -> None:
+        """Let a lane rest: it is offered to no worker before."""
+        request = {"verb": "park", "queues": [], "lane": lane, "for_ms": int(for_s * 1000)}
+        await self.store.scripts.call("suspend", {**request, "reason": reason, "text": text})
 
     async def report(self, report: Report) -> list[tuple[str, str, float]]:
         """Feed windows and breakers; which breakers changed: (key, open|closed, until)."""
@@ -261,7 +283,9 @@ class Work:
             return Claim(wait_until=wait_ms / 1000, reason=reason)
         messages = []
         for position in range(5, len(answer), 4):
-            messages.append(await self._claimed(answer[4].decode(), *answer[position : position + 4]))
+            messages.append(
+                await self._claimed(answer[4].decode(), *answer[position : position + 4])
+            )
         return Claim(tuple(messages), backlog)
 
     async def _claimed(
@@ -272,7 +296,10 @@ class Work:
         return ClaimedMessage(
             queue_id=name,
             reverse_path=record.reverse_path,
-            recipients=tuple(ClaimedRecipient(*row, queue) for row in unpack(rows)),
+            recipients=tuple(
+                ClaimedRecipient(number, address, destination, attempt, step, queue)
+                for number, address, destination, attempt, step in unpack(rows)
+            ),
             content=body,
             size=record.size,
             created=record.created_ms / 1000,
@@ -318,6 +345,34 @@ class Work:
     async def note_run(self) -> None:
         """Tell the store which run of the server we see (after every new connection)."""
         await connect.note_run(self.store.wire, self.store.mode)
+
+    async def due(self, queue_id: str, start: int) -> Due | None:
+        """What a delay notice or expiry that is due would concern, from recipient `start` on."""
+        answer = await self.store.scripts.call(
+            "deadline", {"id": queue_id, "from": start, "limit": 500, "reports": []}
+        )
+        if answer[0] == b"none":
+            return None
+        return Due(
+            kind=answer[0].decode(),
+            message=decode_message(answer[1]),
+            recipients=tuple(
+                (number, convert(record, RecipientRecord)) for number, record in unpack(answer[2])
+            ),
+            following=answer[3],
+        )
+
+    async def act_on_deadline(
+        self, queue_id: str, kind: str, start: int, reports: Sequence[Submission]
+    ) -> int:
+        """Apply a due notice or expiry to recipients from `start`; how many it concerned."""
+        request = {"id": queue_id, "from": start, "limit": 500, "act": kind}
+        requests = [accept_request(report, rows_of(report), 1) for report in reports]
+        contents = [encode_content(report.content) for report in reports]
+        answer = await self.store.scripts.call(
+            "deadline", {**request, "reports": requests}, *contents
+        )
+        return int(answer[1]) if answer[0] != b"none" else 0
 
 
 class RedisDnsCache:

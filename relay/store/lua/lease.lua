@@ -2,8 +2,8 @@
 -- Renew (or begin, or end) an incarnation's lease.
 -- include: common
 -- KEYS: [1] meta. ARGV: [1] {holder, lease_ms, begin (true at first), info (packed), stop}.
--- Returns {'ok', revoked rids…} | {'lost'}. Invariants: a lease that ran out is never revived, so
---   that what was reclaimed stays reclaimed. Bound: O(revoked), at most 1,000.
+-- Returns {'ok', revoked rids…} | {'lost'}. Invariants: a lease that was given up or reclaimed is
+--   never revived; one that only ran out is (nothing was taken from it yet). Bound: 1,000 revoked.
 if req.stop then
   redis.call('ZADD', P .. 'incarnations', 'XX', 0, req.holder)
   return { 'ok' }

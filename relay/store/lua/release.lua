@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Give a session's slots back and say how the site took its connection.
+-- Give a session's slots and probe tokens back.
 -- include: common wake queue slots
--- KEYS: [1] meta. ARGV: [1] {holder, token, lane, slots {key…}, again (1: the lane has work)}.
+-- KEYS: [1] meta. ARGV: [1] {holder, token, lane, slots {key…}, probes {key…}}.
 -- Returns 1. Invariants: idempotent; one waiter is woken per slot. Bound: O(slots), at most 32.
 for _, key in ipairs(req.slots) do give_back(req.holder, 's ' .. req.token .. ' ' .. key) end
-if req.probe then give_back(req.holder, 'p ' .. req.token .. ' ' .. req.probe) end
+for _, key in ipairs(req.probes) do give_back(req.holder, 'p ' .. req.token .. ' ' .. key) end
 if redis.call('EXISTS', P .. 'lt:' .. req.lane) == 1 or redis.call('EXISTS', P .. 'lb:' .. req.lane) == 1 then
   want(req.lane)
 end

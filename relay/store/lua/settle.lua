@@ -2,7 +2,7 @@
 -- Record what attempts came to, each item by itself, and the marks of dots about to be sent.
 -- include: common wake queue accept
 -- KEYS: [1] meta. ARGV: [1] {holder, marks {'<rid>:<attempt>'…}, items {{id, n, attempt, kind, delay_ms,
---   advance, reason, text, provider, event type, event (packed), severity:scope, wish}…}, reports {…}};
+--   advance, reason, text, provider, event type, event (packed), severity:scope, second event type}…}, reports {…}};
 --   [2…] the contents of the reports (DSNs to be queued).
 --   kind: D delivered, F failed, X expired, d deferred, r given back, h held.
 -- Returns a word per item: 'ok' | 'again' (was settled so before) | 'fenced' | 'unknown'.
@@ -57,7 +57,9 @@ local function apply(item, m, rec)
     if m[M_EXPIRES] <= now then redis.call('ZADD', P .. 'deadlines', now, id) end
   end
   if item[12] ~= '' then count('counters', 'attempts:' .. item[12] .. ':' .. item[9], 1) end
-  if item[10] ~= '' then emit(item[10], rid .. ':' .. rec[ATTEMPT] .. ':' .. item[10], item[11]) end
+  for _, type in ipairs({ item[10], item[13] }) do
+    if type ~= '' then emit(type, rid .. ':' .. rec[ATTEMPT] .. ':' .. type, item[11]) end
+  end
 end
 local function settle(item)
   local id, n, attempt, kind = item[1], item[2], item[3], item[4]

@@ -1,10 +1,15 @@
 #!lua flags=allow-oom
 -- Suspend, resume, park or flush queues by name.
 -- include: common wake queue
+-- `lane` with verb park parks that lane instead.
 -- KEYS: [1] meta. ARGV: [1] {verb (suspend resume park flush), queues {…}, id, until_ms, reason, text, limit}.
 -- Returns {changed, queue to go on with or ''}. Invariants: O(queues) for suspend and resume; flush
 --   makes at most `limit` recipients ready and says where to go on. Bound: 200 queues, 500 recipients.
 local changed = 0
+if req.lane then
+  park_lane(req.lane, now + req.for_ms, req.reason, req.text)
+  return { 1, '' }
+end
 for _, q in ipairs(req.queues) do
   if redis.call('EXISTS', qkey(q)) == 1 then
     if req.verb == 'suspend' then

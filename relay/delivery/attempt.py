@@ -1,0 +1,139 @@
+"""One session's life, the file to read first: take, connect, claim, send, settle, release.
+
+A session serves one lane. It holds its slots from `take` to `release`; whatever it claimed is
+settled or given back before it ends, and what it could not (a kill) returns with the lease.
+Nothing here decides: verdicts come from `policy`, limits from the plan, delays from the schedule.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from relay.delivery.carrier import Carrier
+from relay.delivery.context import EXPIRED, GIVEN_BACK, Context
+from relay.delivery.journal import log_outcomes
+from relay.delivery.load import Load, loads_of
+from relay.delivery.outcomes import conclude, ready_again
+from relay.delivery.reports import reports_for
+from relay.delivery.routing import Unroutable
+from relay.model.message import ClaimedMessage, Outcome
+from relay.model.state import State
+from relay.model.verdict import Severity
+from relay.policy.classify import classify_transaction
+from relay.store.work import Claim, Taken
+
+
+async def serve(lane: str, context: Context) -> Taken:
+    """Serve a lane until it has no more work, its hosts fail or the engine drains."""
+    plan = await context.plan(lane)
+    if isinstance(plan, Unroutable):
+        return await serve_nowhere(lane, context, plan)
+    token, ceilings = context.work.new_token(), context.ceilings(plan)
+    taken = await context.work.take(lane, token, ceilings)
+    if taken.word != "ok":
+        return taken
+    carrier = Carrier(plan, context)
+    try:
+        while await carrier.is_ready():
+            claim = await claim_for(lane, carrier, context)
+            if claim.messages:
+                await deliver(claim, carrier, context)
+            elif not await context.await_work(lane, claim):
+                break
+    finally:
+        await carrier.close()
+        await context.work.release(lane, token, ceilings)
+    return taken
+
+
+async def claim_for(lane: str, carrier: Carrier, context: Context) -> Claim:
+    """Claim about one second's work, within the content budget of the process."""
+    octets = context.content_room()
+    if octets <= 0:
+        return Claim(wait_until=time.time() + 0.1, reason="content_budget")
+    claim = await context.work.claim(
+        lane, limit=carrier.pace.batch, octets=octets, rates=context.message_rates(carrier.plan)
+    )
+    context.noticed(lane, claim)
+    return claim
+
+
+async def deliver(claim: Claim, carrier: Carrier, context: Context) -> None:
+    """Send all of a claim; what no host takes goes back to ready."""
+    with context.holding(claim):
+        claim, expired = without_expired(claim)
+        outcomes = context.without_session(expired, EXPIRED, State.EXPIRED)
+        await settle(outcomes, expired.messages, context)
+        loads = deque(loads_of(claim, carrier.plan.shape.recipients_per_transaction))
+        current: Load | None = None
+        try:
+            while loads and await carrier.is_ready():
+                current = loads.popleft()
+                await send(current, loads, carrier, context)
+                current = None
+        finally:
+            # A load whose dot was on its way stays claimed: its mark makes it known as uncertain.
+            unsent = current is not None and not current.dotted
+            left = [*([current] if current is not None and unsent else []), *loads]
+            verdict = carrier.failure or GIVEN_BACK
+            await settle(ready_again(left, verdict), [], context)
+
+
+async def send(load: Load, loads: deque[Load], carrier: Carrier, context: Context) -> None:
+    """One mail transaction; the next one's commands may leave with its final dot."""
+    if context.is_revoked(load) and not carrier.is_promised(load):
+        await settle(ready_again([load], GIVEN_BACK), [], context)
+        return
+    following = loads[0] if loads and not context.is_revoked(loads[0]) else None
+    result = await carrier.send(load, following)
+    verdicts = classify_transaction(
+        result, provider=carrier.plan.provider or None, rules=context.rules
+    )
+    facts = context.facts(
+        carrier.plan,
+        remote=carrier.remote,
+        tls=carrier.tls,
+        timings=result.timings,
+        dialogue="" if all(v.severity is Severity.SUCCESS for v in verdicts) else result.dialogue,
+        has_other_host=carrier.has_other_host(load),
+    )
+    again, outcomes = conclude(load, verdicts, facts)
+    await settle(outcomes, [load.message], context)
+    await carrier.heed(load, verdicts)
+    if again:
+        # What was already announced to the peer goes first.
+        position = 1 if following is not None and carrier.is_promised(following) else 0
+        loads.insert(position, load.of(tuple(again)))
+
+
+async def settle(
+    outcomes: list[Outcome], messages: Sequence[ClaimedMessage], context: Context
+) -> None:
+    """Hand outcomes, and the reports that they call for, to the settler and the log."""
+    if outcomes:
+        log_outcomes(outcomes)
+        reports = reports_for(outcomes, messages, context.directory)
+        await context.settler.settle(outcomes, reports)
+
+
+def without_expired(claim: Claim) -> tuple[Claim, Claim]:
+    """What may still be sent of a claim, and what is past its deadline."""
+    now = time.time()
+    live = tuple(item for item in claim.messages if item.expires > now)
+    expired = tuple(item for item in claim.messages if item.expires <= now)
+    return Claim(live), Claim(expired)
+
+
+async def serve_nowhere(lane: str, context: Context, refused: Unroutable) -> Taken:
+    """A lane to nowhere (null MX, no such domain): its mail gets the verdict, no packet leaves."""
+    permanent = refused.verdict.severity is Severity.PERMANENT
+    if not permanent:
+        await context.rest(lane, refused)
+        return Taken("no", reason=refused.verdict.reason)
+    while not context.is_draining:
+        claim = await context.work.claim(lane, limit=50, octets=1 << 20)
+        if not claim.messages:
+            break
+        outcomes = context.without_session(claim, refused.verdict, State.FAILED)
+        await settle(outcomes, claim.messages, context)
+    return Taken("idle")

@@ -1,0 +1,223 @@
+"""A session's connection: opened to the first host that answers, changed when a host breaks.
+
+What connections teach (windows, breakers) is reported here, once per connection and per trouble.
+"""
+
+import time
+
+import structlog
+
+from relay.delivery.context import Context
+from relay.delivery.load import Load
+from relay.delivery.outcomes import NOT_THE_RECIPIENT
+from relay.delivery.plan import Plan
+from relay.delivery.session import Session, SessionFailed, open_session
+from relay.delivery.values import Endpoint, Transaction, TransactionResult
+from relay.model.verdict import Scope, Severity, Verdict
+from relay.policy.classify import classify_session_failure
+from relay.store.views import QueueMatch
+from relay.store.work import Report
+
+#: A queue rests so long when the receiver blames our source or sender domain.
+BLAMED_REST_S = 900.0
+DOMAIN_REST_S = 300.0
+
+_log = structlog.get_logger("relay.session")
+
+
+class Pace:
+    """How fast the peer takes mail: a claim is about one second's worth, 1 to 50 recipients."""
+
+    def __init__(self) -> None:
+        self._seconds_each = 0.1
+
+    @property
+    def batch(self) -> int:
+        return max(1, min(50, int(1.0 / self._seconds_each)))
+
+    def observe(self, recipients: int, seconds: float) -> None:
+        """Take one transaction into account."""
+        each = max(seconds / max(recipients, 1), 0.001)
+        self._seconds_each += 0.3 * (each - self._seconds_each)
+
+
+class Carrier:
+    """The connection that carries a session's transactions; at most one at a time."""
+
+    def __init__(self, plan: Plan, context: Context) -> None:
+        self.plan = plan
+        self.pace = Pace()
+        self.failure: Verdict | None = None
+        self._context = context
+        self._session: Session | None = None
+        self._endpoint: Endpoint | None = None
+        self._next = 0
+        self._sent = 0
+        self._promised: Transaction | None = None
+
+    @property
+    def remote(self) -> dict[str, object]:
+        """Host, ip and port of the present connection."""
+        return dict(self._session.remote) if self._session is not None else {}
+
+    @property
+    def tls(self) -> dict[str, object]:
+        return dict(self._session.tls) if self._session is not None else {}
+
+    def is_promised(self, load: Load) -> bool:
+        """Whether the peer has been told of this transaction already."""
+        return self._promised is load.transaction
+
+    def has_other_host(self, load: Load) -> bool:
+        """Whether a host is left that this load has not been broken by."""
+        return any(item.address not in load.tried for item in self.plan.endpoints)
+
+    async def is_ready(self) -> bool:
+        """A usable connection, opening one where needed; False: none is to be had now."""
+        if self.failure is not None or self._context.is_draining:
+            return False
+        session = self._session
+        if session is not None:
+            full = self._sent >= self.plan.shape.mails_per_connection and self._promised is None
+            alive = self._promised is not None or session.is_idle_alive()
+            if session.is_usable and not full and alive:
+                return True
+            await self._drop(polite=session.is_usable)
+        return await self._open()
+
+    async def _open(self) -> bool:
+        """Try the hosts in order, beginning with the one that worked or is next in line."""
+        endpoints, verdict = self.plan.endpoints, None
+        for step in range(len(endpoints)):
+            position = (self._next + step) % len(endpoints)
+            try:
+                self._session = await open_session(endpoints[position], self.plan.dialogue)
+            except SessionFailed as failed:
+                verdict = self._refused(endpoints[position], failed)
+                if verdict.scope is Scope.ROUTE:
+                    break
+                continue
+            self._next, self._endpoint, self._sent = position, endpoints[position], 0
+            await self._report(good=True)
+            return True
+        self.failure = verdict
+        if verdict is not None:
+            await self._report(good=False, verdict=verdict)
+        return False
+
+    def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
+        verdict = classify_session_failure(
+            failed.phase,
+            failed.reply,
+            failed.cause,
+            provider=self.plan.provider or None,
+            rules=self._context.rules,
+        )
+        _log.info(
+            "session.failed",
+            mx_host=endpoint.host,
+            mx_ip=endpoint.address,
+            site=self.plan.lane.site,
+            phase=failed.phase,
+            reason=verdict.reason,
+            detail=str(failed.reply or failed.cause or ""),
+        )
+        return verdict
+
+    async def send(self, load: Load, following: Load | None) -> TransactionResult:
+        """One transaction; the connection is given up when it broke."""
+        assert self._session is not None and self._endpoint is not None
+        context = self._context
+        began = time.monotonic()
+        announced = following.transaction if following is not None else None
+        if self._sent + 2 > self.plan.shape.mails_per_connection:
+            announced = None
+        result = await self._session.transact(
+            load.transaction,
+            before_dot=lambda: context.may_send(load),
+            following=announced,
+        )
+        self._sent += 1
+        self.pace.observe(len(load.recipients), time.monotonic() - began)
+        self._promised = announced if result.broken is None and announced is not None else None
+        if result.broken is not None:
+            self._blame(load, result)
+        return result
+
+    def _blame(self, load: Load, result: TransactionResult) -> None:
+        """A host that broke a load is not tried again for it; a stale connection is no fault."""
+        assert self._endpoint is not None
+        untouched = result.mail is None or result.mail.code == 421
+        if self._sent > 1 and untouched and not load.reconnected and not result.dot_sent:
+            load.reconnected = True
+            return
+        load.tried |= {self._endpoint.address}
+        self._next = (self._next + 1) % len(self.plan.endpoints)
+
+    async def heed(self, load: Load, verdicts: list[Verdict]) -> None:
+        """Let rest what the verdicts blame beyond the recipients."""
+        for verdict in verdicts:
+            if verdict.severity is Severity.SUCCESS or verdict.scope not in NOT_THE_RECIPIENT:
+                continue
+            if verdict.scope is Scope.LOCAL:
+                return
+            if verdict.scope in (Scope.SITE, Scope.PROVIDER, Scope.ROUTE):
+                self.failure = verdict
+                await self._report(good=False, verdict=verdict)
+            elif verdict.severity is Severity.TRANSIENT or verdict.scope is not Scope.DOMAIN:
+                await self._park(load, verdict)
+            return
+
+    async def _park(self, load: Load, verdict: Verdict) -> None:
+        domain = verdict.scope is Scope.DOMAIN
+        rest_s = verdict.retry_after_s or (DOMAIN_REST_S if domain else BLAMED_REST_S)
+        message = load.message
+        match = QueueMatch(
+            mail_class=message.mail_class,
+            tenant=message.tenant,
+            campaign=message.campaign,
+            destination=load.recipients[0].destination,
+        )
+        _log.warning("queue.parked", reason=verdict.reason, text=verdict.text, rest_s=rest_s)
+        await self._context.work.store.park(
+            match, for_s=rest_s, reason=verdict.reason, text=verdict.text
+        )
+
+    async def _report(self, *, good: bool, verdict: Verdict | None = None) -> None:
+        context, plan = self._context, self.plan
+        alone = context.sessions_of(str(plan.lane)) <= 1
+        text = verdict.text if verdict is not None else ""
+        if verdict is not None and verdict.reply is not None:
+            text = f"{verdict.text}: {verdict.reply}"
+        reason = verdict.reason if verdict is not None else ""
+        is_route = verdict is not None and verdict.scope is Scope.ROUTE
+        breakers: tuple[tuple[str, bool, str, str], ...] = ()
+        if good:
+            breakers = tuple((key, True, "", "") for key in context.breakers(plan))
+        elif is_route:
+            breakers = ((context.route_breaker(plan), False, reason, text),)
+        elif alone or (verdict is not None and verdict.scope in (Scope.SITE, Scope.PROVIDER)):
+            breakers = ((context.site_breaker(plan), False, reason, text),)
+        windows = tuple(
+            (key, good, plan.shape.max_connections, initial)
+            for key, initial in context.windows(plan).items()
+            if not is_route
+        )
+        for key, word, until in await context.work.report(Report(windows, breakers)):
+            _log.warning("site.breaker", key=key, state=word, until=until, text=text)
+
+    async def _drop(self, *, polite: bool) -> None:
+        session, self._session = self._session, None
+        self._promised = None
+        if session is None:
+            return
+        if polite:
+            await session.close()
+        else:
+            session.abort()
+
+    async def close(self) -> None:
+        """End the connection."""
+        session = self._session
+        polite = session is not None and session.is_usable and self._promised is None
+        await self._drop(polite=polite)

@@ -1,0 +1,258 @@
+"""What the sessions of a worker process share: settings, rules, the store, budgets, the lease."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Protocol
+
+from relay.delivery.directory import Directory
+from relay.delivery.load import Load
+from relay.delivery.outcomes import Facts, RetryRules, unattempted
+from relay.delivery.plan import Plan, plan_for
+from relay.delivery.routing import SiteRecord, Unroutable, decode_site
+from relay.model.lane import Lane
+from relay.model.message import Outcome
+from relay.model.state import State
+from relay.model.verdict import Scope, Severity, Verdict
+from relay.policy.retry import Schedule
+from relay.policy.window import INITIAL
+from relay.settings.schema import MailClass, Settings, UncertainPolicy
+from relay.store.settler import Settler
+from relay.store.work import Ceilings, Claim, Rate, Report, Work
+
+#: No dot is written when the lease was last renewed longer ago than this (monotonic clock).
+LEASE_FRESH_S = 10.0
+#: A claim takes at most so much content into memory.
+CLAIM_OCTETS = 1024 * 1024
+PLAN_KEPT_S = 5.0
+
+EXPIRED = Verdict(
+    Severity.PERMANENT, Scope.RECIPIENT, "expired", "The message was not delivered in time."
+)
+GIVEN_BACK = Verdict(
+    Severity.TRANSIENT, Scope.LOCAL, "given_back", "The attempt was broken off on our side."
+)
+
+
+class LeaseView(Protocol):
+    """When the lease was last renewed (monotonic seconds)."""
+
+    @property
+    def renewed_at(self) -> float: ...
+
+
+class Lanes(Protocol):
+    """What a session tells and asks about its lane."""
+
+    def sessions_of(self, lane: str) -> int: ...
+    def noticed(self, lane: str, claim: Claim) -> None: ...
+    async def await_work(self, lane: str, claim: Claim) -> bool: ...
+    @property
+    def is_draining(self) -> bool: ...
+
+
+class Context:
+    """Shared by all sessions of one engine; every method is called on its loop."""
+
+    def __init__(
+        self, directory: Directory, work: Work, settler: Settler, lease: LeaseView, lanes: Lanes
+    ) -> None:
+        self.directory = directory
+        self.work = work
+        self.settler = settler
+        self.rules = directory.rules
+        self.random = Random()
+        self.retry_rules = _retry_rules(directory.settings, self.random)
+        self.revoked: set[str] = set()
+        self._lease = lease
+        self._lanes = lanes
+        self._octets = 0
+        self._plans: dict[str, tuple[float, Plan | Unroutable]] = {}
+
+    # -- plans and ceilings ------------------------------------------------------------------
+
+    async def plan(self, lane: str) -> Plan | Unroutable:
+        """Where a lane's sessions go; remembered for a few seconds."""
+        known = self._plans.get(lane)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        raw = await self.work.site_of(lane)
+        if raw is None:
+            return Unroutable(GIVEN_BACK, retry_after_s=60.0)
+        record: SiteRecord | Unroutable = decode_site(raw)
+        directory = self.directory
+        plan: Plan | Unroutable
+        if isinstance(record, Unroutable):
+            plan = record
+        else:
+            plan = await plan_for(
+                Lane.parse(lane),
+                record,
+                resolver=directory.resolver,
+                settings=directory.settings,
+                routes=directory.routes,
+                shaping=directory.shaping,
+                random=self.random,
+            )
+        if len(self._plans) > 10_000:
+            self._plans.clear()
+        self._plans[lane] = (time.monotonic() + PLAN_KEPT_S, plan)
+        return plan
+
+    def site_breaker(self, plan: Plan) -> str:
+        return f"site:{self._source(plan)}:{plan.lane.site}"
+
+    def route_breaker(self, plan: Plan) -> str:
+        return f"route:{plan.lane.site}:{plan.lane.credentials}"
+
+    def breakers(self, plan: Plan) -> tuple[str, ...]:
+        """The breakers that a session of the plan heeds."""
+        if plan.lane.credentials:
+            return (self.site_breaker(plan), self.route_breaker(plan))
+        return (self.site_breaker(plan),)
+
+    def windows(self, plan: Plan) -> dict[str, int]:
+        """The feedback window's key (provider where one matches, else site) and first size."""
+        return {self._feedback_key(plan): min(INITIAL, plan.shape.max_connections)}
+
+    def ceilings(self, plan: Plan) -> Ceilings:
+        """All that binds a session of the plan."""
+        shape, key = plan.shape, self._feedback_key(plan)
+        slots = [(key, shape.max_connections)]
+        rates: tuple[Rate, ...] = ()
+        if shape.connection_rate_per_s > 0:
+            rates = (Rate(f"c:{key}", shape.connection_rate_per_s, shape.max_connections),)
+        return Ceilings(tuple(slots), self.windows(plan), rates, self.breakers(plan))
+
+    def message_rates(self, plan: Plan) -> tuple[Rate, ...]:
+        """The rates that bind claims of the plan."""
+        rate = plan.shape.message_rate_per_s
+        if rate <= 0:
+            return ()
+        return (Rate(f"m:{self._feedback_key(plan)}", rate, max(1, int(rate))),)
+
+    def _feedback_key(self, plan: Plan) -> str:
+        source = self._source(plan)
+        if plan.provider:
+            return f"provider:{source}:{plan.provider}"
+        return f"site:{source}:{plan.lane.site}"
+
+    @staticmethod
+    def _source(plan: Plan) -> str:
+        return plan.dialogue.source_address or plan.lane.pool
+
+    # -- lanes -------------------------------------------------------------------------------
+
+    @property
+    def is_draining(self) -> bool:
+        return self._lanes.is_draining
+
+    def sessions_of(self, lane: str) -> int:
+        """Sessions of this process on a lane."""
+        return self._lanes.sessions_of(lane)
+
+    def noticed(self, lane: str, claim: Claim) -> None:
+        """Tell what a claim showed of the backlog."""
+        self._lanes.noticed(lane, claim)
+
+    async def await_work(self, lane: str, claim: Claim) -> bool:
+        """Wait, keeping the session warm, until the lane may have work; False: give up."""
+        return await self._lanes.await_work(lane, claim)
+
+    async def rest(self, lane: str, refused: Unroutable) -> None:
+        """No host of the lane has an address at present: let the site rest."""
+        verdict = refused.verdict
+        key = f"site:{Lane.parse(lane).pool}:{Lane.parse(lane).site}"
+        await self.work.report(Report((), ((key, False, verdict.reason, verdict.text),)))
+        await self.work.park_lane(lane, refused.retry_after_s, verdict.reason, verdict.text)
+
+    # -- content budget ----------------------------------------------------------------------
+
+    def content_room(self) -> int:
+        """Octets that the next claim may take."""
+        left = self.directory.settings.worker.max_content - self._octets
+        return max(0, min(CLAIM_OCTETS, left))
+
+    @contextmanager
+    def holding(self, claim: Claim) -> Iterator[None]:
+        """Count a claim's content while it is held."""
+        octets = sum(len(message.content) for message in claim.messages)
+        self._octets += octets
+        try:
+            yield
+        finally:
+            self._octets -= octets
+            for message in claim.messages:
+                for recipient in message.recipients:
+                    self.revoked.discard(f"{message.queue_id}.{recipient.number}")
+
+    # -- before the dot ----------------------------------------------------------------------
+
+    def is_revoked(self, load: Load) -> bool:
+        """Whether a verb (cancel, hold) took recipients of the load from us."""
+        return not self.revoked.isdisjoint(load.recipient_ids)
+
+    async def may_send(self, load: Load) -> bool:
+        """The gate before each dot: lease fresh, nothing revoked, the mark on its way to Redis."""
+        if self.is_revoked(load) or not self._lease_is_fresh():
+            return False
+        policy = self.retry_rules.uncertain[load.message.mail_class]
+        confirmed = policy is not UncertainPolicy.RETRY
+        marked = await self.settler.mark(load.marks, confirmed=confirmed)
+        load.dotted = marked and self._lease_is_fresh()
+        return load.dotted
+
+    def _lease_is_fresh(self) -> bool:
+        return time.monotonic() - self._lease.renewed_at < LEASE_FRESH_S
+
+    # -- facts -------------------------------------------------------------------------------
+
+    def facts(self, plan: Plan, **dialogue: Any) -> Facts:
+        """What events tell of an attempt of this plan."""
+        return Facts(
+            now=time.time(),
+            rules=self.retry_rules,
+            provider=plan.provider,
+            site=plan.lane.site,
+            source=self._source(plan),
+            **dialogue,
+        )
+
+    def without_session(self, claim: Claim, verdict: Verdict, state: State) -> list[Outcome]:
+        """Outcomes of a claim for which no packet leaves."""
+        facts = Facts(
+            now=time.time(),
+            rules=self.retry_rules,
+            provider="",
+            site="",
+            source="",
+            remote={},
+            tls={},
+            timings={},
+            dialogue="",
+            has_other_host=False,
+        )
+        return [
+            outcome
+            for message in claim.messages
+            for outcome in unattempted(message, verdict, facts, state)
+        ]
+
+
+def _retry_rules(settings: Settings, random: Random) -> RetryRules:
+    retry, worker = settings.retry, settings.worker
+    return RetryRules(
+        schedules={
+            MailClass.TRANSACTIONAL.value: Schedule.parse(
+                retry.transactional, key="retry.transactional"
+            ),
+            MailClass.BULK.value: Schedule.parse(retry.bulk, key="retry.bulk"),
+        },
+        retry=retry,
+        uncertain={
+            MailClass.TRANSACTIONAL.value: worker.uncertain_transactional,
+            MailClass.BULK.value: worker.uncertain_bulk,
+        },
+        random=random,
+    )

@@ -1,0 +1,35 @@
+"""Where mail goes and under which rules: everything that is read from configuration, once."""
+
+import socket
+
+import msgspec
+
+from relay.net.resolver import Resolver
+from relay.policy.route import RouteTable
+from relay.policy.rules import Rules, load_rules
+from relay.policy.shape import Shaping, load_shaping
+from relay.settings import files
+from relay.settings.schema import Settings
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """Settings, static routes, shaping, reply rules, the resolver and our own name."""
+
+    settings: Settings
+    routes: RouteTable
+    shaping: Shaping
+    rules: Rules
+    resolver: Resolver
+    hello_name: str
+
+
+def load_directory(settings: Settings, resolver: Resolver) -> Directory:
+    """Read everything; ConfigError names what is wrong."""
+    return Directory(
+        settings=settings,
+        routes=RouteTable.from_settings(settings),
+        shaping=load_shaping(files.shaping_text(settings)),
+        rules=load_rules(files.replies_text(settings)),
+        resolver=resolver,
+        hello_name=settings.delivery.hostname or socket.getfqdn() or "localhost",
+    )

@@ -1,0 +1,125 @@
+"""The delivery engine of a worker process: sessions, settler, ticker and lease on one loop.
+
+Tasks only hand names over (`offer_lanes`, `offer_destinations`); losing a task or running it twice
+does no harm. `drain` finishes the transactions under way and commits their outcomes.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable
+
+import structlog
+
+from relay.delivery.attempt import serve
+from relay.delivery.context import Context
+from relay.delivery.directory import load_directory
+from relay.delivery.keeper import LeaseKeeper
+from relay.delivery.lanes import Lanes
+from relay.delivery.route_finder import RouteFinder
+from relay.delivery.ticker import Ticker
+from relay.model.errors import StoreError, StoreUnavailable
+from relay.net.resolver import Resolver
+from relay.settings.schema import Settings
+from relay.store.queue import Store
+from relay.store.settler import Settler
+from relay.store.work import RedisDnsCache, Taken, Work
+
+#: Lanes and destinations handed over at once.
+HAND_OVER = 50
+_RECONNECT_S = 1.0
+
+_log = structlog.get_logger("relay.engine")
+
+
+class Engine:
+    """Everything of one process that delivers; all methods run on its loop."""
+
+    def __init__(self, settings: Settings, *, drain_s: float = 30.0) -> None:
+        self.settings = settings
+        self._drain_s = drain_s
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lanes = Lanes(settings.worker, self._serve)
+
+    async def start(self) -> None:
+        """Open the store (waiting for it), take a lease and begin to tick."""
+        assert self.settings.delivery.mode is not None
+        mode = self.settings.delivery.mode.value
+        self._store = await self._connect(mode)
+        self._resolver = Resolver.from_settings(self.settings, RedisDnsCache(self._store))
+        info = {"pid": os.getpid(), "pools": list(self.settings.worker.pools)}
+        work = Work(self._store, lease_s=self.settings.worker.lease, info=info)
+        self._settler = Settler(work)
+        self._keeper = LeaseKeeper(self.settings.redis.url, work, self._revoke)
+        directory = load_directory(self.settings, self._resolver)
+        self._context = Context(directory, work, self._settler, self._keeper, self._lanes)
+        self._ticker = Ticker(self._context)
+        self._finder = RouteFinder(self._context)
+        self._settler.start()
+        await self._keeper.start()
+        self._tasks = [
+            asyncio.create_task(self._ticker.run(), name="ticker"),
+            asyncio.create_task(self._show_life(), name="pulse"),
+        ]
+        _log.info("engine.started", mode=mode, incarnation=work.holder, **info)
+
+    async def _connect(self, mode: str) -> Store:
+        while True:
+            try:
+                return await Store.connect(
+                    self.settings.redis.url, mode, client_name="relay-worker"
+                )
+            except StoreUnavailable as error:
+                _log.warning("store.unavailable", detail=str(error))
+                await asyncio.sleep(_RECONNECT_S)
+
+    async def _serve(self, lane: str) -> Taken:
+        return await serve(lane, self._context)
+
+    def _revoke(self, recipient_ids: list[str]) -> None:
+        self._context.revoked.update(recipient_ids)
+
+    async def _show_life(self) -> None:
+        while True:
+            self._keeper.saw_loop()
+            await asyncio.sleep(1.0)
+
+    # -- work that tasks announce ------------------------------------------------------------
+
+    async def deliver(self) -> None:
+        """Take up lanes that want a session, as far as there is room for them."""
+        try:
+            for pool in self.settings.worker.pools:
+                while self._lanes.room > 0:
+                    limit = min(HAND_OVER, self._lanes.room)
+                    names = await self._context.work.pop_wanting(pool, limit)
+                    await self._offer(pool, names)
+                    if len(names) < limit:
+                        break
+        except StoreError as error:
+            _log.warning("deliver.store_unavailable", detail=str(error))
+
+    async def _offer(self, pool: str, names: Iterable[str]) -> None:
+        for lane in names:
+            if not self._lanes.offer(lane):
+                await self._context.work.want(pool, lane)
+
+    async def route(self) -> None:
+        """Look up the destinations whose route is asked for."""
+        try:
+            await self._finder.find_all()
+        except StoreError as error:
+            _log.warning("route.store_unavailable", detail=str(error))
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Finish what is on the wire, settle it, and give the rest back."""
+        await self._lanes.drain(within_s=self._drain_s)
+        settled = await self._settler.stop(within_s=self._drain_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keeper.stop()
+        await self._resolver.aclose()
+        await self._store.close()
+        _log.info("engine.stopped", settled=settled)

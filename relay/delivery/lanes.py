@@ -1,0 +1,151 @@
+"""The sessions of a process by lane: when to open another, when to wait, when to stop."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from relay.model.errors import StoreError
+from relay.settings.schema import Worker
+from relay.store.work import Claim, Taken
+
+#: Backlog that justifies one more session (KumoMTA ramps by queue length too).
+BACKLOG_PER_SESSION = 10
+#: After a refused `take` no further session is tried for so long; a release wakes us earlier.
+REFUSED_PAUSE_S = 1.0
+#: A session whose peer has not moved anything for this long counts as slow.
+SLOW_S = 5.0
+_POLL_S = 0.5
+
+_log = structlog.get_logger("relay.engine")
+
+
+class _Lane:
+    """Sessions of one lane in this process."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.idle = 0
+        self.offered = asyncio.Event()
+        self.refused_until = 0.0
+        self.claimed_at: dict[asyncio.Task[Any], float] = {}
+
+
+class Lanes:
+    """Owns the session tasks; `serve` is what one of them does."""
+
+    def __init__(self, worker: Worker, serve: Callable[[str], Coroutine[Any, Any, Taken]]) -> None:
+        self._worker = worker
+        self._serve = serve
+        self._lanes: dict[str, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_draining = False
+
+    @property
+    def sessions(self) -> int:
+        """Sessions of this process."""
+        return len(self._tasks)
+
+    @property
+    def room(self) -> int:
+        """Sessions that may still be opened; silent peers get at most half of all places."""
+        if self.is_draining:
+            return 0
+        room = self._worker.max_sessions - len(self._tasks)
+        slow = self._slow()
+        return room if slow <= self._worker.max_sessions // 2 else min(room, 1)
+
+    def _slow(self) -> int:
+        if len(self._tasks) <= self._worker.max_sessions // 2:
+            return 0
+        before = time.monotonic() - SLOW_S
+        return sum(
+            1 for lane in self._lanes.values() for at in lane.claimed_at.values() if at < before
+        )
+
+    def sessions_of(self, lane: str) -> int:
+        """Sessions of one lane."""
+        state = self._lanes.get(lane)
+        return state.sessions if state is not None else 0
+
+    def offer(self, lane: str) -> bool:
+        """A lane wants a session; False where there is no room for one."""
+        state = self._lanes.get(lane)
+        if state is not None and state.idle > 0:
+            state.offered.set()
+            return True
+        if state is not None and state.sessions > 0 and state.refused_until > time.monotonic():
+            return True
+        if self.room <= 0:
+            return state is not None and state.sessions > 0
+        self._open(lane)
+        return True
+
+    def _open(self, lane: str) -> None:
+        state = self._lanes.setdefault(lane, _Lane())
+        state.sessions += 1
+        task = asyncio.create_task(self._run(lane, state), name=f"session:{lane}")
+        self._tasks.add(task)
+        state.claimed_at[task] = time.monotonic()
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, lane: str, state: _Lane) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            taken = await self._serve(lane)
+            if taken.word == "no":
+                state.refused_until = time.monotonic() + REFUSED_PAUSE_S
+        except StoreError as error:
+            _log.warning("session.store_unavailable", lane=lane, detail=str(error))
+        except Exception:
+            _log.exception("session.crashed", lane=lane)
+        finally:
+            state.claimed_at.pop(task, None)
+            state.sessions -= 1
+            if state.sessions == 0:
+                self._lanes.pop(lane, None)
+
+    def noticed(self, lane: str, claim: Claim) -> None:
+        """A claim of a session: ramp up while the backlog justifies it."""
+        state = self._lanes[lane]
+        task = asyncio.current_task()
+        if task is not None and task in state.claimed_at:
+            state.claimed_at[task] = time.monotonic()
+        wanted = math.ceil((claim.backlog + claim.recipients) / BACKLOG_PER_SESSION)
+        if state.sessions < wanted and time.monotonic() > state.refused_until and self.room > 0:
+            self._open(lane)
+
+    async def await_work(self, lane: str, claim: Claim) -> bool:
+        """Keep the session warm for a while; whether to claim again."""
+        if claim.backlog > 0:
+            return True
+        if claim.wait_until > 0:
+            wait_s = min(max(claim.wait_until - time.time(), 0.001), _POLL_S)
+            await asyncio.sleep(wait_s)
+            return not self.is_draining
+        state = self._lanes[lane]
+        state.idle += 1
+        state.offered.clear()
+        try:
+            async with asyncio.timeout(self._worker.idle_session):
+                await state.offered.wait()
+        except TimeoutError:
+            return False
+        finally:
+            state.idle -= 1
+        return not self.is_draining
+
+    async def drain(self, *, within_s: float) -> None:
+        """Let sessions finish the transaction they are in; cancel what is left after a while."""
+        self.is_draining = True
+        for state in self._lanes.values():
+            state.offered.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

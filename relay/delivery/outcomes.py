@@ -1,0 +1,228 @@
+"""Verdicts become outcomes: who is delivered, who failed, who waits, and for how long.
+
+DESIGN: recipient and message wait by the retry schedule; connection and host give way to the next
+host of the same attempt; site, provider, domain, source, sender and route cost the recipient no
+step: it goes back to ready and what is at fault rests (see `carrier.heed`).
+"""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+import msgspec
+
+from relay.delivery.load import Load
+from relay.model.message import ClaimedMessage, ClaimedRecipient, Outcome
+from relay.model.state import State
+from relay.model.verdict import Scope, Severity, Verdict
+from relay.policy.retry import Schedule, delay
+from relay.settings.schema import Retry, UncertainPolicy
+
+#: Scopes whose trouble is not the recipient's: an internal wait, no step (DESIGN §6).
+NOT_THE_RECIPIENT = frozenset(
+    {
+        Scope.SITE,
+        Scope.PROVIDER,
+        Scope.DOMAIN,
+        Scope.SOURCE,
+        Scope.SENDER,
+        Scope.ROUTE,
+        Scope.LOCAL,
+    }
+)
+_FAULT_OF_HOST = frozenset({Scope.CONNECTION, Scope.HOST})
+#: A permanent answer of these scopes is about us, not about the mail: never bounce the backlog.
+_FAULT_OF_OURS = frozenset({Scope.SOURCE, Scope.SENDER, Scope.ROUTE, Scope.PROVIDER, Scope.SITE})
+
+_EVENT_OF = {
+    State.DELIVERED: "recipient.delivered",
+    State.FAILED: "recipient.failed",
+    State.EXPIRED: "recipient.expired",
+    State.DEFERRED: "recipient.deferred",
+    State.HELD: "recipient.held",
+}
+
+
+class RetryRules(msgspec.Struct, frozen=True):
+    """The schedules by class, the jitter, and what to do where the last reply is unknown."""
+
+    schedules: dict[str, Schedule]
+    retry: Retry
+    uncertain: dict[str, UncertainPolicy]
+    random: Random
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an event tells besides the verdict; `has_other_host` decides fail-over."""
+
+    now: float
+    rules: RetryRules
+    provider: str
+    site: str
+    source: str
+    remote: dict[str, Any]
+    tls: dict[str, Any]
+    timings: dict[str, float]
+    dialogue: str
+    has_other_host: bool
+
+
+def conclude(
+    load: Load, verdicts: Sequence[Verdict], facts: Facts
+) -> tuple[list[ClaimedRecipient], list[Outcome]]:
+    """Which recipients go into another transaction of this attempt, and the others' outcomes."""
+    again: list[ClaimedRecipient] = []
+    outcomes: list[Outcome] = []
+    for recipient, verdict in zip(load.recipients, verdicts, strict=True):
+        if _goes_on(verdict, facts):
+            again.append(recipient)
+        else:
+            outcomes.append(_outcome(load.message, recipient, verdict, facts))
+    return again, outcomes
+
+
+def _goes_on(verdict: Verdict, facts: Facts) -> bool:
+    if verdict.severity is not Severity.TRANSIENT or verdict.uncertain:
+        return False
+    if verdict.scope is Scope.TRANSACTION:
+        return True
+    return verdict.scope in _FAULT_OF_HOST and facts.has_other_host
+
+
+def _outcome(
+    message: ClaimedMessage, recipient: ClaimedRecipient, verdict: Verdict, facts: Facts
+) -> Outcome:
+    if verdict.uncertain:
+        return _uncertain(message, recipient, verdict, facts)
+    if verdict.severity is Severity.SUCCESS:
+        return _make(message, recipient, verdict, facts, State.DELIVERED)
+    if verdict.severity is Severity.PERMANENT and verdict.scope not in _FAULT_OF_OURS:
+        return _make(message, recipient, verdict, facts, State.FAILED)
+    if verdict.scope in NOT_THE_RECIPIENT:
+        return _make(message, recipient, verdict, facts, State.READY)
+    return _deferred(message, recipient, verdict, facts)
+
+
+def _deferred(
+    message: ClaimedMessage, recipient: ClaimedRecipient, verdict: Verdict, facts: Facts
+) -> Outcome:
+    rules = facts.rules
+    delay_s = delay(
+        recipient.step,
+        verdict,
+        schedule=rules.schedules[message.mail_class],
+        first_after_rcpt_s=rules.retry.first_after_rcpt,
+        jitter=rules.retry.jitter,
+        random=rules.random,
+    )
+    if delay_s is None or message.expires <= facts.now:
+        return _make(message, recipient, verdict, facts, State.EXPIRED)
+    return _make(message, recipient, verdict, facts, State.DEFERRED, delay_s=delay_s)
+
+
+def _uncertain(
+    message: ClaimedMessage, recipient: ClaimedRecipient, verdict: Verdict, facts: Facts
+) -> Outcome:
+    policy = facts.rules.uncertain[message.mail_class]
+    if policy is UncertainPolicy.ASSUME_DELIVERED:
+        outcome = _make(message, recipient, verdict, facts, State.DELIVERED)
+    elif policy is UncertainPolicy.HOLD:
+        outcome = _make(message, recipient, verdict, facts, State.HELD)
+    else:
+        outcome = _deferred(message, recipient, verdict, facts)
+    events = ("recipient.uncertain", *outcome.events)
+    outcome.event["policy"] = str(policy)
+    return msgspec.structs.replace(outcome, events=events[:2])
+
+
+def _make(
+    message: ClaimedMessage,
+    recipient: ClaimedRecipient,
+    verdict: Verdict,
+    facts: Facts,
+    state: State,
+    *,
+    delay_s: float = 0.0,
+) -> Outcome:
+    is_event = state is not State.READY
+    return Outcome(
+        queue_id=message.queue_id,
+        number=recipient.number,
+        attempt=recipient.attempt,
+        state=state,
+        verdict=verdict,
+        delay_s=delay_s,
+        advance=state is State.DEFERRED,
+        provider=facts.provider or "other",
+        events=(_EVENT_OF[state],) if is_event else (),
+        event=_event(message, recipient, verdict, facts, state, delay_s) if is_event else {},
+    )
+
+
+def _event(
+    message: ClaimedMessage,
+    recipient: ClaimedRecipient,
+    verdict: Verdict,
+    facts: Facts,
+    state: State,
+    delay_s: float,
+) -> dict[str, Any]:
+    """The event's data as in the contract (operators' notes §2.1)."""
+    reply = verdict.reply
+    data: dict[str, Any] = {
+        "recipient_id": f"{message.queue_id}.{recipient.number}",
+        "queue_id": message.queue_id,
+        "message_id": message.message_id,
+        "address": recipient.address,
+        "reverse_path": message.reverse_path,
+        "class": message.mail_class,
+        "tenant": message.tenant,
+        "campaign": message.campaign,
+        "tags": list(message.tags),
+        "metadata": message.metadata,
+        "attempt": recipient.attempt,
+        "severity": str(verdict.severity),
+        "scope": str(verdict.scope),
+        "reason": verdict.reason,
+        "text": verdict.text,
+        "provider": facts.provider or "other",
+        "remote": facts.remote | {"site": facts.site},
+        "source": facts.source,
+        "tls": facts.tls,
+        "delays": facts.timings | {"in_queue": round(facts.now - message.created, 3)},
+        "queued_at": message.created,
+    }
+    if reply is not None:
+        data["reply"] = {
+            "code": reply.code,
+            "enhanced": reply.enhanced,
+            "text": reply.text[:400],
+            "command": reply.command,
+        }
+    if state is State.DEFERRED:
+        data["next_attempt_at"] = round(facts.now + delay_s, 3)
+    if state is not State.DELIVERED:
+        data["dialogue"] = facts.dialogue
+    return data
+
+
+def ready_again(loads: Iterable[Load], verdict: Verdict) -> list[Outcome]:
+    """Outcomes that give loads back unattempted: no step, no event."""
+    return [
+        Outcome(
+            queue_id=load.message.queue_id,
+            number=recipient.number,
+            attempt=recipient.attempt,
+            state=State.READY,
+            verdict=verdict,
+        )
+        for load in loads
+        for recipient in load.recipients
+    ]
+
+
+def unattempted(
+    message: ClaimedMessage, verdict: Verdict, facts: Facts, state: State
+) -> list[Outcome]:
+    """Outcomes for all of a message without any packet: refused by DNS, or past its expiry."""
+    return [_make(message, recipient, verdict, facts, state) for recipient in message.recipients]

@@ -1,0 +1,99 @@
+"""The bootstep that runs the delivery engine in a thread of the worker process.
+
+Started after the pool, stopped before it: a warm shutdown drains the engine, then Celery goes.
+"""
+
+import asyncio
+import threading
+from typing import Any
+
+import structlog
+import uvloop
+from celery import bootsteps
+
+from relay.delivery.engine import Engine
+from relay.settings.schema import Settings
+
+_log = structlog.get_logger("relay.engine")
+
+
+class EngineThread:
+    """An engine on a loop of its own; `call` may be used from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = Engine(settings, drain_s=settings.up.drain)
+        self._loop = uvloop.new_event_loop()
+        self._ready = threading.Event()
+        self._pending: set[str] = set()
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Run the engine; returns at once, the engine waits for Redis by itself."""
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.create_task(self._start(), name="engine-start")
+        self._loop.run_forever()
+
+    async def _start(self) -> None:
+        await self._engine.start()
+        self._ready.set()
+        for verb in ("route", "deliver"):
+            self._begin(verb)
+
+    def call(self, verb: str) -> None:
+        """Hand a wake-up over; those of one kind that come while one is under way are one."""
+        if self._ready.is_set():
+            self._loop.call_soon_threadsafe(self._begin, verb)
+
+    def _begin(self, verb: str) -> None:
+        if verb in self._pending:
+            return
+        self._pending.add(verb)
+        task = self._loop.create_task(getattr(self._engine, verb)(), name=verb)
+        task.add_done_callback(lambda done: self._ended(verb, done))
+
+    def _ended(self, verb: str, task: "asyncio.Task[None]") -> None:
+        self._pending.discard(verb)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("engine.task_failed", verb=verb, exc_info=task.exception())
+
+    def stop(self) -> None:
+        """Drain and end the thread."""
+        if self._ready.is_set():
+            asyncio.run_coroutine_threadsafe(self._engine.drain(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+_running: list[EngineThread] = []
+
+
+def running_engine() -> EngineThread:
+    """The engine of this process; RuntimeError where the worker was started without its step."""
+    if not _running:
+        raise RuntimeError("the delivery engine is not running in this process")
+    return _running[0]
+
+
+class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Celery's documented extension point: one engine a worker process."""
+
+    requires = frozenset({"celery.worker.components:Pool"})
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._thread: EngineThread | None = None
+
+    def start(self, parent: Any) -> None:
+        """Start the engine."""
+        self._thread = EngineThread(parent.app.relay_settings)
+        _running[:] = [self._thread]
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:
+        """Drain it."""
+        if self._thread is not None:
+            self._thread.stop()
+        _running.clear()
