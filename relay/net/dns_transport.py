@@ -14,7 +14,6 @@ import os
 import random
 import socket
 import struct
-from pathlib import Path
 
 from relay.model.errors import ConfigError
 from relay.net.dns_wire import (
@@ -218,19 +217,3 @@ def parse_nameserver(text: str) -> tuple[str, int]:
             'write it as "192.0.2.53" or "[2001:db8::53]:53"'
         ) from None
     return host, number
-
-
-def system_nameservers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
-    """The nameservers of resolv.conf; the local one where the file names none (resolv.conf(5))."""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    found = []
-    for line in lines:
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            with contextlib.suppress(ConfigError):
-                parse_nameserver(words[1])
-                found.append(words[1])
-    return tuple(found[:3]) or ("127.0.0.1",)

@@ -23,7 +23,7 @@ from relay.net.dns_cache import (
     decode_shared,
     encode_shared,
 )
-from relay.net.dns_transport import Nameserver, system_nameservers
+from relay.net.dns_transport import Nameserver
 from relay.net.dns_wire import (
     CNAME,
     MalformedPacket,
@@ -32,6 +32,7 @@ from relay.net.dns_wire import (
     Response,
     encode_question,
 )
+from relay.net.system_dns import system_nameservers
 from relay.settings.schema import Dns, Mode, Settings
 
 #: Links of a CNAME chain that are followed (Postfix and mox 16).
@@ -80,8 +81,13 @@ class Resolver:
     @classmethod
     def from_settings(cls, settings: Settings, cache: DnsCache | None = None) -> "Resolver":
         """The resolver that the mode demands: in sink mode it asks nobody but the sink."""
-        sink = settings.delivery.mode is Mode.SINK
+        sink = settings.delivery.mode is not Mode.LIVE
         return cls(settings.dns, cache, nameservers=(settings.sink.dns,) if sink else ())
+
+    @property
+    def lifetime_s(self) -> float:
+        """The longest that one question may take."""
+        return self._dns.lifetime
 
     async def aclose(self) -> None:
         """Abandon what is under way and close all sockets."""

@@ -1,0 +1,96 @@
+"""The plan of a lane's sessions: which addresses in which order, and how to speak to them."""
+
+from random import Random
+
+import msgspec
+
+from relay.delivery.addresses import ADDRESSES_TRIED, AddressRules, find_addresses, source_of
+from relay.delivery.routing import (
+    RETRY_S,
+    Routed,
+    Unroutable,
+    groups_of,
+    nowhere,
+    own_name,
+)
+from relay.delivery.values import Dialogue, Endpoint
+from relay.model.lane import Lane
+from relay.model.verdict import Scope, Severity, Verdict
+from relay.net.resolver import Resolver
+from relay.policy.route import RouteTable, StaticRoute
+from relay.policy.shape import Shape, Shaping
+from relay.settings.schema import Mode, Settings, TlsPolicy
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One frozen value with all that a session of the lane needs; `provider` may be empty."""
+
+    lane: Lane
+    endpoints: tuple[Endpoint, ...]
+    dialogue: Dialogue
+    shape: Shape
+    provider: str
+
+
+async def plan_for(
+    lane: Lane,
+    record: Routed,
+    *,
+    resolver: Resolver,
+    settings: Settings,
+    routes: RouteTable,
+    shaping: Shaping,
+    random: Random,
+) -> Plan | Unroutable:
+    """Plan a session of the lane from its site record; hosts of equal preference are shuffled."""
+    route = routes.route(record.route) if record.route else None
+    if record.route and not _is_still(route, lane, record):
+        text = f"The route {record.route} is configured differently now."
+        verdict = Verdict(Severity.TRANSIENT, Scope.ROUTE, "route_changed", text)
+        return Unroutable(verdict, retry_after_s=RETRY_S)
+    port = record.hosts[0].port
+    found = await find_addresses(
+        [random.sample(group, len(group)) for group in groups_of(record.hosts)],
+        AddressRules.for_smarthost(settings, port)
+        if route
+        else AddressRules.for_mx(settings, port),
+        resolver=resolver,
+        wanted=ADDRESSES_TRIED,
+        random=random,
+    )
+    if not found.addresses:
+        return nowhere(found, record, settings)
+    implicit_tls = route is not None and route.implicit_tls
+    return Plan(
+        lane=lane,
+        endpoints=tuple(
+            Endpoint(host, address, port, implicit_tls) for host, address in found.addresses
+        ),
+        dialogue=Dialogue(
+            hello_name=own_name(settings),
+            source_address=source_of(settings),
+            tls=TlsPolicy(lane.security),
+            credentials=route.credentials if route else None,
+            timeouts=settings.timeouts,
+            allow_only_loopback=settings.delivery.mode is not Mode.LIVE,
+        ),
+        shape=_shape_of(record, shaping),
+        provider=record.provider,
+    )
+
+
+def _is_still(route: StaticRoute | None, lane: Lane, record: Routed) -> bool:
+    """Whether the configuration still leads this lane to the recorded host, with its account."""
+    if route is None:
+        return False
+    account = route.credentials.key if route.credentials else ""
+    host = record.hosts[0]
+    return (route.host, route.port, account) == (host.name, host.port, lane.credentials)
+
+
+def _shape_of(record: Routed, shaping: Shaping) -> Shape:
+    """The shape by the provider that the route found, which may rest on the recipient domain."""
+    for provider in shaping.providers:
+        if provider.name == record.provider:
+            return provider.shape
+    return shaping.shape_for([host.name for host in record.hosts])

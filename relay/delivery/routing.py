@@ -1,0 +1,245 @@
+"""From a destination to its lane: a smarthost's, or that of the site formed by the domain's MX.
+
+Outcomes are values: `Routed`, or `Unroutable` with a verdict. The record kept under a lane is one
+of the two (`encode_site`); an engine plans from it without knowing any destination of the lane.
+"""
+
+from random import Random
+
+import msgspec
+
+from relay.delivery.addresses import Found, AddressRules, find_addresses
+from relay.model.errors import NoMailHost, NoSuchDomain, NullMx, ResolverUnavailable
+from relay.model.lane import Lane
+from relay.model.verdict import Scope, Severity, Verdict
+from relay.net.resolver import Resolver
+from relay.net.system_dns import machine_name
+from relay.policy.mx import host_name, order_hosts, preference_groups, site_name
+from relay.policy.route import RouteTable, StaticRoute
+from relay.policy.shape import Shaping
+from relay.policy.tls import tls_for
+from relay.settings.schema import Mode, Settings
+
+#: When a temporary trouble is looked at again.
+RETRY_S = 60.0
+_RECORD_VERSION = b"\x01"
+
+
+class MxHost(msgspec.Struct, frozen=True, array_like=True):
+    """One next hop by name."""
+
+    name: str
+    preference: int
+    port: int
+
+
+class Routed(msgspec.Struct, frozen=True, tag=True):
+    """A destination's lane and what a plan is made from; holds for `ttl_s`.
+
+    `route` is the destination `[name]` of a smarthost route, else empty. `is_backup`: we are an MX
+    of the domain ourselves, the better ones are `hosts`.
+    """
+
+    lane: Lane
+    site: str
+    provider: str
+    hosts: tuple[MxHost, ...]
+    ttl_s: float
+    route: str = ""
+    is_backup: bool = False
+
+
+class Unroutable(msgspec.Struct, frozen=True, tag=True):
+    """Nowhere to go: why, and when it is worth asking again."""
+
+    verdict: Verdict
+    retry_after_s: float
+
+
+SiteRecord = Routed
+
+_decoder: msgspec.msgpack.Decoder[Routed | Unroutable] = msgspec.msgpack.Decoder(
+    Routed | Unroutable
+)
+
+
+def encode_site(routed: Routed | Unroutable) -> bytes:
+    """The record that the store keeps under a lane."""
+    return _RECORD_VERSION + msgspec.msgpack.encode(routed)
+
+
+def decode_site(record: bytes) -> Routed | Unroutable:
+    """What `encode_site` was given; a record of another version asks for a new route."""
+    if record[:1] == _RECORD_VERSION:
+        try:
+            return _decoder.decode(record[1:])
+        except (msgspec.DecodeError, ValueError):
+            pass
+    text = "The route was recorded by another version of relay."
+    return Unroutable(
+        Verdict(Severity.TRANSIENT, Scope.LOCAL, "route_unreadable", text), retry_after_s=RETRY_S
+    )
+
+
+async def resolve_destination(
+    destination: str,
+    *,
+    resolver: Resolver,
+    routes: RouteTable,
+    shaping: Shaping,
+    settings: Settings,
+    random: Random,
+) -> Routed | Unroutable:
+    """The lane of a destination (a domain, or `[name]` of a smarthost route)."""
+    if destination.startswith("["):
+        route = routes.route(destination)
+        if route is None:
+            return _no_such_route(destination)
+        return _by_smarthost(route, shaping, settings)
+    try:
+        answer = await resolver.mx(destination)
+    except NullMx as error:
+        return _unroutable(Severity.PERMANENT, "null_mx", str(error), settings)
+    except NoMailHost as error:
+        return _unroutable(Severity.PERMANENT, "no_usable_host", str(error), settings)
+    except NoSuchDomain as error:
+        return _unroutable(Severity.PERMANENT, "no_such_domain", str(error), settings)
+    except ResolverUnavailable as error:
+        return _unroutable(Severity.TRANSIENT, "dns_unavailable", str(error), settings)
+    routed = _by_mx(destination, answer.records, settings, random)
+    if isinstance(routed, Unroutable):
+        return routed
+    shape = shaping.shape_for([host.name for host in routed.hosts], domain=destination)
+    tls = tls_for(None, shape, demanded=routes.tls_demanded(destination))
+    site = _site_of(routed.site, routed.hosts, shape.provider, shaping)
+    routed = msgspec.structs.replace(
+        routed,
+        lane=Lane(site, pool_of(settings), tls.value),
+        site=site,
+        provider=shape.provider or "",
+        ttl_s=answer.ttl_s,
+    )
+    found = await find_addresses(
+        groups_of(routed.hosts),
+        AddressRules.for_mx(settings, mx_port(settings)),
+        resolver=resolver,
+        wanted=1,
+        random=random,
+    )
+    return routed if found.addresses else nowhere(found, routed, settings)
+
+
+def _by_smarthost(route: StaticRoute, shaping: Shaping, settings: Settings) -> Routed:
+    """A smarthost's lane; its addresses are looked up when a session is planned."""
+    shape = shaping.shape_for([route.host])
+    host = f"[{route.host}]" if ":" in route.host else route.host
+    site = f"{host}:{route.port}"
+    account = route.credentials.key if route.credentials else ""
+    return Routed(
+        lane=Lane(site, pool_of(settings), tls_for(route, shape).value, account),
+        site=site,
+        provider=shape.provider or "",
+        hosts=(MxHost(route.host, 0, route.port),),
+        ttl_s=settings.dns.max_ttl,
+        route=route.destination,
+    )
+
+
+def _by_mx(
+    domain: str, records: tuple[tuple[int, str], ...], settings: Settings, random: Random
+) -> Routed | Unroutable:
+    """Hosts and site of an MX set, ourselves and all after us cut."""
+    groups = order_hosts(records, own_names=own_names(settings), random=random)
+    if not groups:
+        text = f"Mail for {domain} loops back to us: we are its best MX host."
+        return _unroutable(Severity.PERMANENT, "routing_loop", text, settings)
+    best: dict[str, int] = {}
+    for preference, name in records:
+        best[host_name(name)] = min(preference, best.get(host_name(name), preference))
+    port = mx_port(settings)
+    hosts = tuple(MxHost(name, best[name], port) for group in groups for name in group)
+    site = site_name(groups)
+    is_backup = len(groups) < len(preference_groups(records))
+    return Routed(Lane(site), site, "", hosts, 0.0, is_backup=is_backup)
+
+
+def nowhere(found: Found, routed: Routed, settings: Settings) -> Unroutable:
+    """The verdict where no address is left: soft beats hard, backups wait for their primary."""
+    hosts = ", ".join(host.name for host in routed.hosts[:3])
+    if found.own_group == 0:
+        text = f"Mail loops back to us: {hosts} is an address of our own."
+        severity = Severity.TRANSIENT if routed.route else Severity.PERMANENT
+        return _unroutable(severity, "routing_loop", text, settings, _scope_of(routed))
+    if found.unavailable:
+        text = f"DNS gave no usable answer: {found.unavailable}."
+        return _unroutable(Severity.TRANSIENT, "dns_unavailable", text, settings, _scope_of(routed))
+    if found.refused and settings.delivery.mode is not Mode.LIVE:
+        text = f"Sink mode sends to loopback only, but {found.refused}."
+        return _unroutable(Severity.TRANSIENT, "no_usable_host", text, settings, Scope.LOCAL)
+    trouble = found.refused or found.missing or f"{hosts} has no address"
+    if routed.is_backup or found.own_group is not None:
+        text = f"We are a backup MX and no better host can be reached: {trouble}."
+        return _unroutable(Severity.TRANSIENT, "no_usable_host", text, settings)
+    if routed.route:
+        text = f"The smarthost has no usable address: {trouble}."
+        return _unroutable(Severity.TRANSIENT, "no_usable_host", text, settings, Scope.ROUTE)
+    text = f"No MX host has an address that we may use: {trouble}."
+    return _unroutable(Severity.PERMANENT, "no_usable_host", text, settings)
+
+
+def groups_of(hosts: tuple[MxHost, ...]) -> tuple[tuple[str, ...], ...]:
+    """Host names by preference, best first."""
+    groups: dict[int, list[str]] = {}
+    for host in sorted(hosts, key=lambda one: one.preference):
+        groups.setdefault(host.preference, []).append(host.name)
+    return tuple(map(tuple, groups.values()))
+
+
+def own_name(settings: Settings) -> str:
+    """The name that we give in EHLO."""
+    return settings.delivery.hostname or machine_name()
+
+
+def own_names(settings: Settings) -> tuple[str, ...]:
+    """MX names that mean ourselves; in the simulated internet nobody is."""
+    return (own_name(settings),) if settings.delivery.mode is Mode.LIVE else ()
+
+
+def pool_of(settings: Settings) -> str:
+    """The source pool of lanes."""
+    pools = settings.worker.pools
+    return "default" if "default" in pools or not pools else pools[0]
+
+
+def mx_port(settings: Settings) -> int:
+    """The port of MX hosts: `delivery.smtp_port`, in sink mode that of the sink."""
+    if settings.delivery.mode is Mode.LIVE:
+        return settings.delivery.smtp_port
+    return int(settings.sink.smtp.rpartition(":")[2])
+
+
+def _site_of(site: str, hosts: tuple[MxHost, ...], provider: str | None, shaping: Shaping) -> str:
+    """The MX set's name; with the provider where the domain, not the MX names, belongs to it."""
+    if provider is None or shaping.shape_for([host.name for host in hosts]).provider == provider:
+        return site
+    label = "".join(char if char.isalnum() or char in "-_." else "_" for char in provider)
+    return f"{site}~{label}"
+
+
+def _scope_of(routed: Routed) -> Scope:
+    return Scope.ROUTE if routed.route else Scope.DOMAIN
+
+
+def _no_such_route(destination: str) -> Unroutable:
+    text = f"No route is named {destination} in the configuration any more."
+    return Unroutable(Verdict(Severity.TRANSIENT, Scope.ROUTE, "no_such_route", text), RETRY_S)
+
+
+def _unroutable(
+    severity: Severity, reason: str, text: str, settings: Settings, scope: Scope = Scope.DOMAIN
+) -> Unroutable:
+    permanent = severity is Severity.PERMANENT
+    return Unroutable(
+        Verdict(severity, scope, reason, text if text.endswith(".") else f"{text}."),
+        retry_after_s=settings.dns.negative_ttl if permanent else RETRY_S,
+    )
