@@ -1,6 +1,6 @@
 """A mail transaction as a value, and the record of how the peer answered it (RFC 5321 §3.3)."""
 
-from enum import StrEnum
+from enum import Enum
 
 import msgspec
 
@@ -23,25 +23,27 @@ class Transaction(msgspec.Struct, eq=False):
     key: object = None
 
 
-class Stage(StrEnum):
+class Stage(Enum):
     """How far a transaction has come on its connection."""
 
-    QUEUED = "queued"  # nothing of it was written
-    ENVELOPE = "envelope"  # MAIL, RCPT, DATA: some are not answered yet
-    GO_AHEAD = "go-ahead"  # 354 read, a recipient accepted: the content may be sent
-    CONTENT = "content"  # part of the content was written, not the final dot
-    DOT_SENT = "dot-sent"  # the final dot was written
-    FINISHED = "finished"  # nothing more will come
+    QUEUED = "nothing of it was written"
+    ENVELOPE = "MAIL, RCPT or DATA is not answered yet"
+    GO_AHEAD = "354 was read and a recipient accepted: the content may be sent"
+    CONTENT = "the content is being written"
+    DOT_SENT = "the final dot was written"
+    FINISHED = "nothing more will come"
 
 
 class Exchange(msgspec.Struct, eq=False):
     """The replies to one transaction so far, by the command that they answer.
 
     `recipients[i]` answers `transaction.forward_paths[i]`; None was not answered, or not asked.
-    `is_local`: `mail` is our own judgement, the peer was not asked.
+    `is_local`: `mail` is our own judgement, the peer was not asked. `lines` are the commands of
+    the envelope: MAIL, one RCPT a recipient, DATA.
     """
 
     transaction: Transaction
+    lines: list[bytes]
     recipients: list[Reply | None]
     stage: Stage = Stage.QUEUED
     mail: Reply | None = None
@@ -50,5 +52,28 @@ class Exchange(msgspec.Struct, eq=False):
     is_local: bool = False
     dot_sent: bool = False
     accepted: int = 0
-    unanswered: int = 0
-    sent: int = 0  # commands of the envelope written so far
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """Event: the peer answered the greeting, EHLO, HELO, STARTTLS, AUTH or QUIT.
+
+    `problem`: why we broke off AUTH; the reply is then that to our `*`.
+    """
+
+    reply: Reply
+    problem: str = ""
+
+
+class GoAhead(msgspec.Struct, frozen=True, eq=False):
+    """Event: the content of this exchange may be sent."""
+
+    exchange: Exchange
+
+
+class Finished(msgspec.Struct, frozen=True, eq=False):
+    """Event: nothing more will come for this exchange."""
+
+    exchange: Exchange
+
+
+Event = Answered | GoAhead | Finished

@@ -1,0 +1,252 @@
+"""An SMTP session to one endpoint: open it, run transactions on it, close it.
+
+    session = await open_session(endpoint, dialogue)
+    result = await session.transact(transaction, before_dot=…, following=…)
+    await session.close()
+
+The rules of SMTP stand in `smtp.client`, those of the network in `net.stream`. Here stand the
+order of things and what a breakage means for the transaction that it met.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from relay.delivery.link import Link
+from relay.delivery.opening import Opening
+from relay.delivery.values import (
+    Dialogue,
+    Endpoint,
+    SessionFailed,
+    Transaction,
+    TransactionResult,
+)
+from relay.model.errors import (
+    DeadlineExpired,
+    LeaseLost,
+    LocalProtocolError,
+    ProtocolError,
+    TlsFailed,
+    TransportError,
+)
+from relay.settings.schema import TlsPolicy
+from relay.smtp.extensions import Extensions
+from relay.smtp.transaction import Exchange, GoAhead
+from relay.smtp.transcript import Transcript
+
+__all__ = ["Session", "SessionFailed", "open_session"]
+
+#: Seconds that a closed connection is granted to be gone.
+_CLOSE_S = 1.0
+
+BeforeDot = Callable[[], Awaitable[bool]]
+
+
+async def open_session(endpoint: Endpoint, dialogue: Dialogue) -> "Session":
+    """Connect, greet, encrypt as the policy says, authenticate; SessionFailed names the phase.
+
+    Under the opportunistic policy without credentials, a failed handshake is followed by one
+    connection in clear to the same address (RFC 7435).
+    """
+    opening = Opening(endpoint, dialogue, dialogue.tls)
+    try:
+        link = await opening.run()
+    except SessionFailed as failed:
+        if not _may_go_clear(failed, endpoint, dialogue):
+            raise
+        opening = Opening(endpoint, dialogue, TlsPolicy.OFF)
+        link = await opening.run()
+        return Session(link, endpoint, dialogue, opening.timings, str(failed.cause))
+    return Session(link, endpoint, dialogue, opening.timings)
+
+
+def _may_go_clear(failed: SessionFailed, endpoint: Endpoint, dialogue: Dialogue) -> bool:
+    return (
+        failed.phase == "tls"
+        and isinstance(failed.cause, TlsFailed | DeadlineExpired)
+        and dialogue.tls is TlsPolicy.OPPORTUNISTIC
+        and dialogue.credentials is None
+        and not endpoint.implicit_tls
+    )
+
+
+class Session:
+    """A session that is ready for MAIL; one transaction at a time.
+
+    `tls` is version, cipher and verified, or empty in clear; `clear_because` says which TLS
+    failure was followed by clear text. `timings`: seconds that each phase of the opening took.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        endpoint: Endpoint,
+        dialogue: Dialogue,
+        timings: dict[str, float],
+        clear_because: str = "",
+    ) -> None:
+        self._link = link
+        self._client = link.client
+        self._stream = link.stream
+        self._loop = asyncio.get_running_loop()
+        self._quit_s = dialogue.timeouts.quit
+        self._ahead: Exchange | None = None
+        self._is_busy = False
+        self._opening = tuple(link.client.opening)
+        self.endpoint = endpoint
+        self.remote: dict[str, str | int] = {
+            "host": endpoint.host,
+            "ip": endpoint.address,
+            "port": endpoint.port,
+        }
+        self.tls = link.stream.tls
+        self.clear_because = clear_because
+        self.timings = timings
+        #: Transactions run so far, whatever came of them.
+        self.transactions = 0
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the peer offers, under TLS if there is TLS."""
+        return self._client.extensions
+
+    @property
+    def server_name(self) -> str:
+        """The name that the peer gives itself; ours, if we talk to ourselves (RFC 5321 §5.1)."""
+        return self._client.server_name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another transaction may be run."""
+        return self._client.is_usable and self._stream.is_open
+
+    def is_idle_alive(self) -> bool:
+        """Whether the idle session still lives: the peer neither went nor spoke unasked."""
+        return (
+            not self._is_busy
+            and self.is_usable
+            and self._client.is_quiet
+            and not self._stream.has_unread
+        )
+
+    async def transact(
+        self,
+        transaction: Transaction,
+        *,
+        before_dot: BeforeDot | None = None,
+        following: Transaction | None = None,
+    ) -> TransactionResult:
+        """Run one transaction; breakages are in the result, with every reply read before them.
+
+        `before_dot` is awaited before any content is written; False, or an exception, drops the
+        connection without the final dot. `following` goes out behind the dot where PIPELINING is
+        offered: the next call must be for it. LocalProtocolError where calls overlap.
+        """
+        if self._is_busy:
+            raise LocalProtocolError("a transaction is already running on this session")
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.transaction is not transaction:
+            self._ahead = ahead
+            raise LocalProtocolError("another transaction was announced as the following one")
+        self._is_busy = True
+        exchange = ahead
+        timings: dict[str, float] = {}
+        broken: Exception | None = None
+        try:
+            if exchange is None:
+                exchange = self._client.start(transaction)
+            await self._run(exchange, before_dot, following, timings)
+        except (ProtocolError, TransportError, LeaseLost) as error:
+            broken = error
+            if not (exchange is None and self._client.is_usable):
+                self.abort()
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._is_busy = False
+            self.transactions += 1
+        if self._client.is_over:
+            self.abort()
+        return self._result(transaction, exchange, broken, timings)
+
+    async def _run(
+        self,
+        exchange: Exchange,
+        before_dot: BeforeDot | None,
+        following: Transaction | None,
+        timings: dict[str, float],
+    ) -> None:
+        link, now = self._link, self._loop.time
+        began = now()
+        event = await link.next_event()
+        answered = now()
+        timings["envelope"] = answered - began
+        if not isinstance(event, GoAhead):
+            return
+        if before_dot is not None:
+            if not await before_dot():
+                raise LeaseLost("the final dot was not to be sent any more")
+            await link.catch_up()
+            if self._client.is_over:
+                self._client.next_event()
+            answered = now()
+        if following is not None and self._client.extensions.pipelining:
+            self._announce(following)
+        self._client.send_content(exchange)
+        await link.flush()
+        written = now()
+        timings["data"] = written - answered
+        await link.next_event()
+        timings["data_done"] = now() - written
+
+    def _announce(self, following: Transaction) -> None:
+        try:
+            self._ahead = self._client.start(following)
+        except LocalProtocolError:
+            self._ahead = None  # said again, to whom it concerns, by its own transact()
+
+    def _result(
+        self,
+        transaction: Transaction,
+        exchange: Exchange | None,
+        broken: Exception | None,
+        timings: dict[str, float],
+    ) -> TransactionResult:
+        if exchange is None:
+            exchange = Exchange(transaction, [], [None] * len(transaction.forward_paths))
+        dot_sent = exchange.dot_sent
+        if broken is not None and self._ahead is None and self._stream.unwritten:
+            dot_sent = dot_sent and bool(self.tls)  # in clear we know that the dot did not leave
+        return TransactionResult(
+            transaction=transaction,
+            replies=tuple(exchange.recipients),
+            mail=exchange.mail,
+            data=exchange.data,
+            final=exchange.final,
+            broken=broken,
+            dot_sent=dot_sent,
+            is_local=exchange.is_local,
+            timings=timings,
+            transcript=Transcript(self._opening, exchange, broken),
+        )
+
+    async def close(self) -> None:
+        """Say QUIT if that fits, wait a little, be gone; never raises but CancelledError."""
+        try:
+            if self.is_idle_alive():
+                async with asyncio.timeout(self._quit_s):
+                    self._client.quit()
+                    await self._link.next_event()
+                self._stream.close()
+            else:
+                self.abort()
+        except (ProtocolError, TransportError, TimeoutError):
+            self.abort()
+        except BaseException:
+            self.abort()
+            raise
+        await self._stream.wait_closed(_CLOSE_S)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._stream.abort()

@@ -1,0 +1,279 @@
+"""Mail transactions on one connection: a queue of exchanges, and what each reply leads to.
+
+Rules of this file:
+- Only the first exchange of the queue is spoken about, except that with PIPELINING the second
+  one's envelope is written behind the first one's final dot.
+- Content is sent only after 354 to an envelope with MAIL and at least one RCPT accepted.
+- An exchange ends in `Finished` exactly once, or never when the connection breaks before.
+- RSET comes before MAIL whenever the exchange before was not ended by an accepted dot.
+"""
+
+from collections import deque
+from typing import Final
+
+from relay.model.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from relay.model.reply import Reply
+from relay.smtp import command
+from relay.smtp.command import DATA, END_OF_DATA, MAIL, RCPT, RSET
+from relay.smtp.content import BLOCK_OCTETS, ContentEncoder, has_nul
+from relay.smtp.extensions import NO_EXTENSIONS, Extensions
+from relay.smtp.transaction import Event, Exchange, Finished, GoAhead, Stage, Transaction
+
+#: A reply that is owed to us: the command, its exchange, the recipient's index.
+Expected = tuple[str, Exchange | None, int]
+
+#: In place of a recipient's index: the dot of an exchange without an accepted recipient.
+_LONE: Final = -1
+
+
+class Wire:
+    """Octets not yet written, and the replies that are owed for what was written."""
+
+    def __init__(self) -> None:
+        self.expected: deque[Expected] = deque()
+        self._octets: list[bytes] = []
+        self._unwritten: list[Expected] = []
+
+    def say(self, octets: bytes, *expected: Expected) -> None:
+        """Queue octets; their replies are owed from the moment they are taken."""
+        if octets:
+            self._octets.append(octets)
+        self._unwritten.extend(expected)
+
+    def take(self) -> bytes:
+        """What is to be written now; the caller writes all of it."""
+        if self._unwritten:
+            self.expected.extend(self._unwritten)
+            self._unwritten.clear()
+        if not self._octets:
+            return b""
+        octets = self._octets[0] if len(self._octets) == 1 else b"".join(self._octets)
+        self._octets.clear()
+        return octets
+
+    def clear(self) -> None:
+        """Forget everything: the connection is over."""
+        self.expected.clear()
+        self._octets.clear()
+        self._unwritten.clear()
+
+
+class Exchanges:
+    """The queue of exchanges of one connection."""
+
+    def __init__(self, wire: Wire, events: deque[Event]) -> None:
+        self._wire = wire
+        self._events = events
+        self._queue: deque[Exchange] = deque()
+        self._extensions = NO_EXTENSIONS
+        self._needs_reset = False
+        self._sending: Exchange | None = None
+        self._encoder = ContentEncoder()
+        self._sent_octets = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no exchange is open."""
+        return not self._queue
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether blocks of content are left to be queued."""
+        return self._sending is not None
+
+    def start(self, transaction: Transaction, extensions: Extensions) -> Exchange:
+        """Queue a transaction; LocalProtocolError, and nothing said, where it is malformed."""
+        if not transaction.forward_paths:
+            raise LocalProtocolError("a transaction without recipients")
+        refusal = _local_refusal(transaction, extensions)
+        exchange = Exchange(
+            transaction,
+            _envelope(transaction, extensions),
+            [None] * len(transaction.forward_paths),
+            mail=refusal,
+            is_local=refusal is not None,
+        )
+        self._extensions = extensions
+        self._queue.append(exchange)
+        self._proceed()
+        return exchange
+
+    def send_content(self, exchange: Exchange) -> None:
+        """Begin to send the content; blocks follow by `send_block`."""
+        if exchange.stage is not Stage.GO_AHEAD:
+            raise LocalProtocolError(f"content cannot be sent: {exchange.stage.value}")
+        exchange.stage = Stage.CONTENT
+        self._sending = exchange
+        self._encoder = ContentEncoder()
+        self._sent_octets = 0
+        self._wire.say(b"", (END_OF_DATA, exchange, 0))
+
+    def send_block(self) -> None:
+        """Queue the next block of the content being sent, if any; the last carries the dot."""
+        exchange = self._sending
+        if exchange is None:
+            return
+        content = exchange.transaction.content
+        if self._sent_octets == 0 and len(content) <= BLOCK_OCTETS:
+            block = content
+        else:
+            block = content[self._sent_octets : self._sent_octets + BLOCK_OCTETS]
+        self._sent_octets += len(block)
+        self._wire.say(self._encoder.encode(block))
+        if self._sent_octets >= len(content):
+            self._wire.say(self._encoder.finish())
+            self._sending = None
+            exchange.dot_sent = True
+            exchange.stage = Stage.DOT_SENT
+            self._proceed()
+
+    def stop(self) -> None:
+        """Send nothing more: the connection is over."""
+        self._sending = None
+        self._queue.clear()
+
+    def hear(self, verb: str, exchange: Exchange, index: int, reply: Reply) -> None:
+        """Record the reply to a command of an exchange, and go on from there."""
+        if verb == RCPT:
+            exchange.recipients[index] = reply
+            if reply.is_positive:
+                exchange.accepted += 1
+        elif verb == MAIL:
+            exchange.mail = reply
+        elif verb == DATA:
+            self._hear_data(exchange, reply)
+            return
+        elif verb == END_OF_DATA:
+            self._hear_final(exchange, index, reply)
+            return
+        elif not reply.is_positive and reply.code != 421:
+            raise RemoteProtocolError(f"RSET refused: {reply}")
+        if not self._extensions.pipelining and reply.code != 421:
+            self._ask_next(exchange, verb, index)
+
+    def _hear_data(self, exchange: Exchange, reply: Reply) -> None:
+        exchange.data = reply
+        if not reply.is_intermediate:
+            self._finish(exchange, is_clean=False)
+        elif exchange.mail is None or not exchange.mail.is_positive:
+            if exchange.accepted:
+                raise RemoteProtocolError("a recipient accepted after MAIL was refused")
+            self._send_lone_dot(exchange)
+        elif exchange.accepted:
+            exchange.stage = Stage.GO_AHEAD
+            self._events.append(GoAhead(exchange))
+        else:
+            self._send_lone_dot(exchange)
+
+    def _send_lone_dot(self, exchange: Exchange) -> None:
+        """End a message that no recipient gets (RFC 2920 §3.1); its reply delivers nothing."""
+        self._wire.say(command.LONE_DOT, (END_OF_DATA, exchange, _LONE))
+        exchange.stage = Stage.DOT_SENT
+
+    def _hear_final(self, exchange: Exchange, index: int, reply: Reply) -> None:
+        if index == _LONE:
+            self._finish(exchange, is_clean=True)
+        elif exchange.stage is Stage.DOT_SENT:
+            exchange.final = reply
+            self._finish(exchange, is_clean=reply.is_positive)
+        elif reply.is_positive:
+            raise RemoteProtocolError(f"{reply.code} before the content was at its end")
+        else:
+            self._sending = None
+            exchange.final = reply
+            self._finish(exchange, is_clean=False)
+            raise ConnectionLost(f"the server refused the content before its end: {reply}")
+
+    def _finish(self, exchange: Exchange, *, is_clean: bool) -> None:
+        self._queue.popleft()
+        exchange.stage = Stage.FINISHED
+        self._needs_reset = not is_clean
+        self._events.append(Finished(exchange))
+        self._proceed()
+
+    def _proceed(self) -> None:
+        """Say the next envelope, if it is its turn."""
+        while self._queue and self._queue[0].is_local:
+            local = self._queue.popleft()
+            local.stage = Stage.FINISHED
+            self._events.append(Finished(local))
+        if not self._queue:
+            return
+        first = self._queue[0]
+        if first.stage is Stage.QUEUED:
+            self._say_envelope(first)
+        elif first.stage is Stage.DOT_SENT and self._extensions.pipelining:
+            second = self._queue[1] if len(self._queue) > 1 else None
+            if second is not None and second.stage is Stage.QUEUED and not second.is_local:
+                self._say_envelope(second)
+
+    def _say_envelope(self, exchange: Exchange) -> None:
+        exchange.stage = Stage.ENVELOPE
+        needs_reset, self._needs_reset = self._needs_reset, False
+        if not self._extensions.pipelining:
+            if needs_reset:
+                self._wire.say(command.RSET_LINE, (RSET, exchange, 0))
+            else:
+                self._wire.say(exchange.lines[0], (MAIL, exchange, 0))
+            return
+        expected: list[Expected] = [(RSET, exchange, 0)] if needs_reset else []
+        expected.append((MAIL, exchange, 0))
+        expected.extend([(RCPT, exchange, index) for index in range(len(exchange.recipients))])
+        expected.append((DATA, exchange, 0))
+        octets = b"".join(exchange.lines)
+        self._wire.say(command.RSET_LINE + octets if needs_reset else octets, *expected)
+
+    def _ask_next(self, exchange: Exchange, verb: str, index: int) -> None:
+        """Without PIPELINING: the command after the one just answered, or the end."""
+        if verb == RSET:
+            self._wire.say(exchange.lines[0], (MAIL, exchange, 0))
+            return
+        if verb == MAIL:
+            if exchange.mail is None or not exchange.mail.is_positive:
+                self._finish(exchange, is_clean=False)
+                return
+            index = -1
+        if index + 1 < len(exchange.recipients):
+            self._wire.say(exchange.lines[index + 2], (RCPT, exchange, index + 1))
+        elif exchange.accepted:
+            self._wire.say(exchange.lines[-1], (DATA, exchange, 0))
+        else:
+            self._finish(exchange, is_clean=False)
+
+
+def _is_utf8(transaction: Transaction) -> bool:
+    if transaction.needs_smtputf8 or not transaction.reverse_path.isascii():
+        return True
+    return any(not path.isascii() for path in transaction.forward_paths)
+
+
+def _declared_octets(transaction: Transaction) -> int:
+    content = transaction.content
+    ending = 0 if not content or content.endswith(b"\n") else 2
+    return max(transaction.size, len(content) + ending)
+
+
+def _local_refusal(transaction: Transaction, extensions: Extensions) -> Reply | None:
+    """Our own reply to MAIL where asking the peer is pointless; nothing goes on the wire."""
+    limit = extensions.size_limit
+    if limit is not None and _declared_octets(transaction) > limit:
+        octets = _declared_octets(transaction)
+        text = f"message of {octets} octets exceeds the limit of {limit} that the host announces"
+        return Reply(552, "5.3.4", (text,), MAIL)
+    if not extensions.smtputf8 and _is_utf8(transaction):
+        text = "message needs SMTPUTF8, which the host does not offer"
+        return Reply(553, "5.6.7", (text,), MAIL)
+    if has_nul(transaction.content):
+        return Reply(554, "5.6.0", ("message contains NUL, which SMTP cannot carry",), MAIL)
+    return None
+
+
+def _envelope(transaction: Transaction, extensions: Extensions) -> list[bytes]:
+    """MAIL with what the peer offers of SIZE, 8BITMIME and SMTPUTF8, then RCPT…, then DATA."""
+    mail = command.mail(
+        transaction.reverse_path,
+        size=_declared_octets(transaction) if extensions.size else None,
+        is_8bit=transaction.is_8bit and extensions.eight_bit_mime,
+        smtputf8=extensions.smtputf8 and _is_utf8(transaction),
+    )
+    return [mail, *map(command.rcpt, transaction.forward_paths), command.DATA_LINE]
