@@ -1,0 +1,243 @@
+"""The log: one line an event, JSON for machines, columns for a terminal.
+
+Every line carries ts, level, event, then service, mode, node and version, then the event's own
+fields, named as events are (queue_id, forward_path, reply_code, …). Control characters are escaped,
+passwords and keys are struck out, local-parts too where `log.redact_addresses` says so. Writing a
+line never raises. Without `configure_logging` (relay used as a library) lines go to the standard
+logger `relay`, so the application decides.
+"""
+
+import logging
+import re
+import socket
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import msgspec
+import structlog
+
+from relay import __version__
+from relay.settings.schema import Settings
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+_SECRET_NAME = re.compile(r"passw|secret|token|authorization|api_?key|credential|private_key")
+_URL_USERINFO = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")
+_LOCAL_PART = re.compile(r"[^\s<>()\[\],;:\"'=@]+@(?=[\w\[])")
+#: What may act on a terminal or a log reader: C0, DEL, C1, line separators, bidirectional controls.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE_TEXT = re.compile(_UNSAFE.pattern[:-1] + "\ud800-\udfff]")
+_PLAIN_TYPES = frozenset({int, float, bool, type(None)})
+_COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
+
+
+class _Output:
+    """Where lines go and how they look; one in a process, set by `configure_logging`."""
+
+    def __init__(self) -> None:
+        self.stream: BinaryIO | None = None
+        self.level = LEVELS["info"]
+        self.is_human = False
+        self.has_colour = False
+        self.redacts_addresses = False
+        self.common: dict[str, str] = {}
+        self.encode = msgspec.json.Encoder().encode
+
+    def write(self, line: bytes) -> None:
+        """One write a line, so that lines of several processes on one pipe stay whole."""
+        try:
+            if self.stream is not None:
+                self.stream.write(line)
+                self.stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads the log any more: no reason to fail mail
+
+
+_output = _Output()
+
+
+def configure_logging(
+    settings: Settings, *, service: str, stream: BinaryIO | None = None, human: bool | None = None
+) -> None:
+    """Send the log of this process to `stream` (standard output), the standard loggers included.
+
+    `human` overrides `log.format`; by default the terminal decides.
+    """
+    chosen = sys.stdout.buffer if stream is None else stream
+    is_terminal = chosen.isatty()
+    if human is None:
+        human = settings.log.format == "human" or (settings.log.format == "auto" and is_terminal)
+    _output.stream = chosen
+    _output.level = LEVELS[settings.log.level]
+    _output.is_human = human
+    _output.has_colour = human and is_terminal
+    _output.redacts_addresses = settings.log.redact_addresses
+    _output.common = {
+        "service": service,
+        "mode": settings.delivery.mode or "",
+        "node": settings.delivery.hostname or socket.gethostname(),
+        "version": __version__,
+    }
+    _route_standard_loggers(_output.level)
+
+
+class Logger(structlog.BoundLoggerBase):
+    """A logger with bound fields; `event` is a stable dotted name, the fields say the rest."""
+
+    def bind(self, **fields: Any) -> "Logger":
+        return super().bind(**fields)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._emit("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._emit("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._emit("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._emit("error", event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """An error with the exception that is being handled and its traceback."""
+        self._emit("error", event, {"exc_info": True, **fields})
+
+    def _emit(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        if LEVELS[level] >= _output.level:
+            self._proxy_to_logger(level, event, **fields)
+
+
+class _Writer:
+    """The end of the chain: structlog calls the method named like the level with the line."""
+
+    def _write(self, line: bytes) -> None:
+        _output.write(line)
+
+    debug = info = warning = error = _write
+
+
+def get_logger(**fields: Any) -> Logger:
+    """A logger; may be made at import time, before `configure_logging`."""
+    return Logger(_Writer(), [_add_exception, _render], dict(fields))
+
+
+def _add_exception(_writer: Any, _level: str, fields: Any) -> Any:
+    """`exc_info` becomes `error` (one sentence) and `traceback` (without local variables)."""
+    raised = fields.pop("exc_info", None)
+    if raised is True:
+        raised = sys.exc_info()[1]
+    elif isinstance(raised, tuple):
+        raised = raised[1]
+    if isinstance(raised, BaseException):
+        fields["error"] = f"{type(raised).__name__}: {raised}"
+        fields["traceback"] = "".join(traceback.format_exception(raised))
+    return fields
+
+
+def _render(_writer: Any, level: str, fields: Any) -> bytes:
+    event = fields.pop("event", "")
+    if _output.stream is None:
+        _to_standard_logger(level, event, fields)
+        raise structlog.DropEvent
+    clean = {name: _clean(name, value) for name, value in fields.items()}
+    if _output.is_human:
+        return _human_line(level, event, clean)
+    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
+    head = {"ts": f"{now[:26]}Z", "level": level, "event": _clean_text("event", str(event))}
+    line: bytes = _output.encode({**head, **_output.common, **clean})
+    text = line.decode()
+    if _UNSAFE.search(text):  # the encoder escapes C0 only
+        line = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    return line + b"\n"
+
+
+@lru_cache(maxsize=1000)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+def _clean(name: str, value: Any) -> Any:
+    """A value without secrets and, where wanted, without local-parts, of plain JSON types."""
+    if _is_secret(name) and value:
+        return "***"
+    if type(value) in _PLAIN_TYPES:
+        return value
+    if isinstance(value, str):
+        return value if "@" not in value and value.isascii() else _clean_text(name, value)
+    if isinstance(value, dict):
+        return {str(key): _clean(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(name, item) for item in value]
+    if isinstance(value, bytes):
+        return _clean_text(name, value.decode("utf-8", "backslashreplace"))
+    return _clean_text(name, str(value))
+
+
+def _clean_text(name: str, text: str) -> str:
+    if "@" in text:
+        text = _URL_USERINFO.sub(r"\1:***@", text)
+        if _output.redacts_addresses and name != "message_id":
+            text = _LOCAL_PART.sub("***@", text)
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _human_line(level: str, event: str, fields: dict[str, Any]) -> bytes:
+    trace = fields.pop("traceback", "")
+    parts = [
+        time.strftime("%H:%M:%S"),
+        f"{level:<7}",
+        _escaped(str(event)),
+        *(f"{name}={_shown(value)}" for name, value in fields.items()),
+    ]
+    line = " ".join(parts)
+    if trace:
+        line += "".join(f"\n    {_escaped(row)}" for row in trace.splitlines())
+    colour = _COLOURS.get(level, "") if _output.has_colour else ""
+    return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode()
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = _escaped(text)
+    return f'"{text}"' if text == "" or " " in text else text
+
+
+def _escaped(text: str) -> str:
+    return _UNSAFE_TEXT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _to_standard_logger(level: str, event: str, fields: dict[str, Any]) -> None:
+    logger = logging.getLogger("relay")
+    if logger.isEnabledFor(LEVELS[level]):
+        clean = {name: _clean(name, value) for name, value in fields.items()}
+        said = " ".join(f"{name}={_shown(value)}" for name, value in clean.items())
+        logger.log(LEVELS[level], "%s %s", _escaped(event), said)
+
+
+class _StandardHandler(logging.Handler):
+    """Lines of the libraries (celery, uvicorn, asyncio) in our form, with their `logger`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level = next(name for name, n in reversed(LEVELS.items()) if record.levelno >= n)
+            fields: dict[str, Any] = {"event": record.getMessage(), "logger": record.name}
+            if record.exc_info:
+                fields["exc_info"] = record.exc_info
+            _output.write(_render(None, level, _add_exception(None, level, fields)))
+        except Exception:
+            self.handleError(record)
+
+
+def _route_standard_loggers(level: int) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [_StandardHandler()]
+    # Libraries speak of their own affairs at info: only their warnings are news to an operator.
+    root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else logging.DEBUG)
+    logging.captureWarnings(True)
