@@ -38,7 +38,7 @@ _OPENING = frozenset({"greeting", "EHLO", "HELO", "LHLO", "STARTTLS"})
 _FOR_GOOD = frozenset({521, 556})
 #: Refusals that a change of our configuration cures, whatever their first digit says.
 _OUR_ROUTE = frozenset({530, 534, 535, 538})
-_EARLY_PHASES = frozenset({"connect", "greeting", "hello", "tls"})
+_EARLY_PHASES = frozenset({"connect", "greeting", "hello", "tls", "auth"})
 _HOST_REASONS = frozenset({"congested", "system_full", "system_unavailable", "service_unavailable"})
 _ROUTE_REASONS = frozenset({"authentication_required", "account_limit"})
 _OPENING_REASONS = {
@@ -217,7 +217,7 @@ def classify_transaction(
     """
     if answers.mail is None or not answers.mail.is_positive:
         shared = (
-            classify_reply(answers.mail, provider=provider, rules=rules)
+            classify_reply(_named(answers.mail, "MAIL"), provider=provider, rules=rules)
             if answers.mail is not None
             else classify_breakage(answers.broken, "MAIL")
         )
@@ -232,7 +232,7 @@ def classify_transaction(
             content = content or _content_verdict(answers, provider, rules)
             verdicts.append(content)
         else:
-            refused = classify_reply(reply, provider=provider, rules=rules)
+            refused = classify_reply(_named(reply, "RCPT"), provider=provider, rules=rules)
             closing = refused if reply.code == 421 else closing
             verdicts.append(_first_deferred(refused) if index == 0 else refused)
     return verdicts
