@@ -20,7 +20,7 @@ def make_app(settings: Settings) -> Celery:
     mode = settings.delivery.mode
     if mode is None:
         raise ConfigError("delivery.mode: not set; say sink or live")
-    queues = [Queue("route"), *(Queue(f"egress.{pool}") for pool in settings.worker.pools)]
+    queues = [Queue("route"), *(Queue(f"egress.{pool}", routing_key=f"egress.{pool}") for pool in settings.worker.pools)]
     app = Celery("relay", broker=broker_url(settings.redis.url), include=["workers.tasks"])
     app.conf.update(
         # Wake-ups are hints that the ticker repeats: results, retries and events would only cost.

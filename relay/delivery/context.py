@@ -10,7 +10,7 @@ from relay.delivery.directory import Directory
 from relay.delivery.load import Load
 from relay.delivery.outcomes import Facts, RetryRules, unattempted
 from relay.delivery.plan import Plan, plan_for
-from relay.delivery.routing import SiteRecord, Unroutable, decode_site
+from relay.delivery.routing import Unroutable, decode_site
 from relay.model.lane import Lane
 from relay.model.message import Outcome
 from relay.model.state import State
@@ -80,7 +80,7 @@ class Context:
         raw = await self.work.site_of(lane)
         if raw is None:
             return Unroutable(GIVEN_BACK, retry_after_s=60.0)
-        record: SiteRecord | Unroutable = decode_site(raw)
+        record = decode_site(raw)
         directory = self.directory
         plan: Plan | Unroutable
         if isinstance(record, Unroutable):

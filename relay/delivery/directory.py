@@ -1,9 +1,8 @@
 """Where mail goes and under which rules: everything that is read from configuration, once."""
 
-import socket
-
 import msgspec
 
+from relay.delivery.routing import own_name
 from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable
 from relay.policy.rules import Rules, load_rules
@@ -31,5 +30,5 @@ def load_directory(settings: Settings, resolver: Resolver) -> Directory:
         shaping=load_shaping(files.shaping_text(settings)),
         rules=load_rules(files.replies_text(settings)),
         resolver=resolver,
-        hello_name=settings.delivery.hostname or socket.getfqdn() or "localhost",
+        hello_name=own_name(settings),
     )

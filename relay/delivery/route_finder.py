@@ -5,8 +5,9 @@ import asyncio
 import structlog
 
 from relay.delivery.context import Context
-from relay.delivery.routing import Unroutable, encode_site, lane_to_nowhere, resolve_destination
+from relay.delivery.routing import Unroutable, encode_site, pool_of, resolve_destination
 from relay.model.errors import StoreError
+from relay.model.lane import Lane
 from relay.model.verdict import Severity
 
 #: Destinations looked up at the same time.
@@ -63,7 +64,8 @@ class RouteFinder:
             record = encode_site(found)
             await context.work.routed(destination, str(found.lane), record, fresh_s=found.ttl_s)
         elif found.verdict.severity is Severity.PERMANENT:
-            lane = lane_to_nowhere(destination)
+            # A site of its own that is nowhere: its mail gets the verdict, no packet leaves.
+            lane = Lane(f"!{destination}", pool_of(directory.settings), "none")
             record = encode_site(found)
             await context.work.routed(destination, str(lane), record, fresh_s=REFUSAL_FRESH_S)
         else:

@@ -9,7 +9,7 @@ command with StoreUnavailable and the next command connects anew.
 import asyncio
 import ssl
 from collections import deque
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hiredis
 import redis.connection
@@ -89,8 +89,8 @@ class _Connection(asyncio.Protocol):
         return len(self._waiting)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio.Transport.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
