@@ -78,6 +78,14 @@ def test_finding_shows_no_raw_control_characters() -> None:
     assert "\x1b" not in str(finding)
 
 
+@given(st.lists(st.integers(0, 2100), max_size=6), st.booleans())
+def test_long_line_is_found_wherever_it_stands(lengths: list[int], ends: bool) -> None:
+    lines = [b"From: a", b"", *(b"x" * length for length in lengths)]
+    content = b"\r\n".join(lines) + (b"\r\n" if ends else b"")
+    longest = max(lengths, default=0)
+    assert ("line.too_long" in codes(content)) is (longest > LINE_OCTETS)
+
+
 @given(st.binary(max_size=300))
 def test_lint_is_total_and_its_findings_are_printable(content: bytes) -> None:
     for finding in lint(content):
