@@ -227,6 +227,19 @@ def test_address_in_a_reply_is_not_read_as_its_meaning() -> None:
     assert verdict.reason == "recipient_rejected"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.7.1 You are on the personal blacklist of this recipient",
+        "550 5.7.1 sender blocklisted by user",
+        "550 refused, see https://help.example/dkim-dmarc-spf",
+        "450 4.7.1 not now, see https://help.example/dkim",
+    ],
+)
+def test_matter_of_one_recipient_does_not_stop_the_source_or_the_sender(text: str) -> None:
+    assert classify_reply(reply(text), rules=RULES).scope is Scope.RECIPIENT
+
+
 def test_exact_enhanced_code_beats_a_text_for_everyone() -> None:
     verdict = classify_reply(reply("550 5.1.1 see our spam policy"), rules=RULES)
     assert verdict.reason == "no_such_mailbox"
