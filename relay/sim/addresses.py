@@ -35,7 +35,8 @@ def _address(name: str, script: HostScript, step: int) -> str:
 def listening_socket(address: str, port: int, *, drops_packets: bool = False) -> socket.socket:
     """A socket that listens on one address; OSError when it is taken."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only where the protocol is named, and accepted sockets inherit it
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,6 +80,7 @@ class AddressPool:
         sock = listening_socket(address, port)
         self.port = sock.getsockname()[1]
         self._enter(name, address)
+        self._sockets[address] = sock
         await self._serve(address, sock)
 
     async def stop(self) -> None:
@@ -173,7 +175,9 @@ class AddressPool:
         return True
 
     async def _serve(self, address: str, sock: socket.socket) -> None:
-        self._sockets[address] = sock
+        if self._sockets.get(address) is not sock:  # closed meanwhile
+            sock.close()
+            return
         server = await asyncio.get_running_loop().create_server(
             self._factory, sock=sock, backlog=_BACKLOG
         )
@@ -183,7 +187,10 @@ class AddressPool:
             server.close()
 
     def _close(self, address: str) -> None:
-        del self._sockets[address]
+        """Refuse connections from now on; a listener still being set up is closed by `_serve`."""
+        sock = self._sockets.pop(address)
         server = self._servers.pop(address, None)
         if server is not None:
-            server.close()  # else it is still being set up, and `_serve` closes it
+            server.close()
+        else:
+            sock.shutdown(socket.SHUT_RDWR)

@@ -36,8 +36,6 @@ def unstuff(content: bytes) -> bytes:
     """Take away the dots that the sender put before dots at line starts (RFC 5321 §4.5.2)."""
     if content.startswith(b"."):
         content = content[1:]
-    if b"\n." not in content:
-        return content
     return content.replace(b"\r\n.", b"\r\n")
 
 

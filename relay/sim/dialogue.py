@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from relay.sim.content import Examined, examine, unstuff
+from relay.sim.content import Examined, examine
 from relay.sim.effects import Command
 from relay.sim.keywords import Script, recipient_script
 from relay.sim.receipts import Peer, Refusal, Transaction
@@ -110,16 +110,16 @@ class Dialogue:
             self._send("500 5.5.2 Line too long")
             return
         verb, _, argument = line.partition(b" ")
-        step = self._steps.get(verb.upper())
-        if self._is_rejected and verb.upper() != b"QUIT":
+        verb = verb.upper()
+        step = self._steps.get(verb)
+        if self._is_rejected and verb != b"QUIT":
             self._send(_BAD_SEQUENCE)
         elif step is None:
             self._send("500 5.5.2 Command not recognized")
         else:
             step(argument)
-            if more and (self.in_body or verb.upper() == b"STARTTLS"):
-                flag = "talked_before_354" if self.in_body else "injected_before_tls"
-                self._flags.add(flag)
+            if more and (self.in_body or verb == b"STARTTLS"):
+                self._flags.add("talked_before_354" if self.in_body else "injected_before_tls")
 
     def begin_body(self) -> None:
         """The first octets of the content have come."""
@@ -132,12 +132,11 @@ class Dialogue:
             self._connection.refuse_body(reply)
 
     def receive_content(self, content: bytes) -> None:
-        """The content up to its final dot, as it came."""
+        """The content up to its final dot, the dots before dots already taken away."""
         self.in_body = False
         transaction = self.transaction
         if transaction is None:
             raise AssertionError("a content outside of a transaction")
-        content = unstuff(content)
         examined = examine(content, self._flags, declared_8bit=transaction.is_8bit)
         act = partial(self._end_of_data, transaction, content, examined)
         self._connection.perform(

@@ -119,7 +119,7 @@ def _bind_both(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for attempt in range(_TRIES):
         udp = socket.socket(family, socket.SOCK_DGRAM)
-        tcp = socket.socket(family, socket.SOCK_STREAM)
+        tcp = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             udp.setblocking(False)
             tcp.setblocking(False)

@@ -6,12 +6,16 @@ replies always keep their order.
 """
 
 import asyncio
+import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
 from relay.sim.certificates import Certificates
+from relay.sim.content import unstuff
 from relay.sim.dialogue import Dialogue
 from relay.sim.effects import Action, Command, Effect, reply_of
 from relay.sim.hosts import HostScript, host_script
@@ -20,6 +24,7 @@ from relay.sim.receipts import Mailbox
 from relay.sim.registry import Registry
 from relay.sim.scenario import Scenario, Step
 
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s
 GARBAGE = b"\x00\xff\x16 this is no reply\r\n"
 #: RFC 5321 §4.5.3.1.4 says 512, extensions add to it; AUTH lines may have 12288 (RFC 4954 §4.5.1).
 COMMAND_OCTETS = 12_288
@@ -91,8 +96,11 @@ class Connection(asyncio.Protocol):
         self._at = 0
         self._scanned = 0
         self._body_begun = False
+        self._has_dots = False
         self._blocked = False
         self._discarding = False
+        self._ends_with_flush = False
+        self._holds_output = False
         self._closed = False
         self._is_gone = False
         self._split_s: float | None = None
@@ -123,6 +131,9 @@ class Connection(asyncio.Protocol):
         self._process()
 
     def data_received(self, data: bytes) -> None:
+        if self._holds_output:  # this is the ClientHello, answered with something else
+            self._holds_output = False
+            self.close()
         if self._discarding:
             return
         if self._at == len(self._buffer):
@@ -180,22 +191,35 @@ class Connection(asyncio.Protocol):
             self._body_begun = True
             self._dialogue.begin_body()
             return True  # the body effect may have blocked or closed
+        end = self._find_end()
+        if end < 0:
+            if len(self._buffer) - self._at > self.script.size_octets + _PAUSE_OCTETS:
+                self.send("552 5.3.4 Message too large")
+                self.close()
+            return False
+        content = bytes(self._buffer[self._at : end])
+        self._at = self._scanned = end + 3
+        has_dots, self._has_dots, self._body_begun = self._has_dots, False, False
+        self._dialogue.receive_content(unstuff(content) if has_dots else content)
+        return True
+
+    def _find_end(self) -> int:
+        """Where the line with the final dot starts, -1 when it has not come yet."""
         buffer, start = self._buffer, self._at
         if buffer[start : start + 3] == b".\r\n":
-            content, self._at = b"", start + 3
-        else:
-            end = buffer.find(b"\r\n.\r\n", max(start, self._scanned - 4))
-            if end < 0:
+            return start
+        if not self._has_dots:  # most contents have no line that starts with a dot but the last
+            self._has_dots = buffer[start : start + 1] == b"."
+            at = buffer.find(b"\r\n.", max(start, self._scanned - 4))
+            if at < 0:
                 self._scanned = len(buffer)
-                if len(buffer) - start > self.script.size_octets + _PAUSE_OCTETS:
-                    self.send("552 5.3.4 Message too large")
-                    self.close()
-                return False
-            content, self._at = bytes(buffer[start : end + 2]), end + 5
-        self._body_begun = False
-        self._scanned = self._at
-        self._dialogue.receive_content(content)
-        return True
+                return -1
+            if buffer[at + 3 : at + 5] == b"\r\n":
+                return at + 2
+            self._has_dots, self._scanned = True, at
+        at = buffer.find(b"\r\n.\r\n", max(start, self._scanned - 4))
+        self._scanned = len(buffer)
+        return at + 2 if at >= 0 else -1
 
     # ---- effects
 
@@ -286,6 +310,8 @@ class Connection(asyncio.Protocol):
 
     def flush(self, then: Callable[[], None] | None = None) -> None:
         """Write what is queued, octet by octet where a split was asked for, then go on."""
+        if self._holds_output:
+            return
         data = b"".join(self._out)
         self._out.clear()
         split_s, self._split_s = self._split_s, None
@@ -294,8 +320,17 @@ class Connection(asyncio.Protocol):
             return
         if data and not self._closed:
             self._transport.write(data)
+        if self._ends_with_flush and not self._closed:
+            self._end_output()
         if then is not None:
             then()
+
+    def _end_output(self) -> None:
+        self._ends_with_flush = False
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._finish()
 
     def _drip(self, data: bytes, pause_s: float, then: Callable[[], None] | None) -> None:
         self._transport.write(data[:1])
@@ -306,25 +341,25 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what is queued and close."""
-        self.flush()
+        self.flush(self._finish)
+
+    def _finish(self) -> None:
         self._closed = True
         self._transport.close()
 
     def reset(self) -> None:
         """Close with a TCP reset, throwing away what is queued."""
         self._closed = True
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it may be closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     def refuse_body(self, reply: str) -> None:
         """Answer in the middle of the content, send nothing more, ignore the rest."""
         self.send(reply)
-        self.flush()
-        self._discarding = True
+        self._discarding = self._ends_with_flush = True
         self._buffer, self._at = b"", 0
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self.close()
 
     # ---- TLS
 
@@ -338,8 +373,7 @@ class Connection(asyncio.Protocol):
     def _begin_handshake(self, reply: str | None) -> None:
         if reply is not None:  # an effect: garbage or a reply in place of the handshake
             self.send(reply)
-            self._discarding = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._discarding = self._holds_output = True
             self._transport.resume_reading()
             return
         self._blocked = True

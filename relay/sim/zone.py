@@ -172,8 +172,8 @@ class Zone:
         if override := self._overrides.get((name, kind)):
             records = tuple(Record(name, kind, _rdata(kind, text)) for text in override.values)
             return Answer(override.code, records)
-        if any((name, alias) in self._overrides for alias in (CNAME,)):
-            target = self._overrides[name, CNAME].values[0].rstrip(".")
+        if (alias := self._overrides.get((name, CNAME))) is not None:
+            target = alias.values[0].rstrip(".")
             chain = Record(name, CNAME, wire_name(target))
             return Answer(NOERROR, (chain, *self.lookup(target, kind).records))
         if not words:
@@ -254,6 +254,10 @@ class Zone:
 def _rdata(kind: int, text: str) -> bytes:
     """RDATA of a value in zone-file format; relative names are taken as absolute."""
     rdata = dns.rdata.from_text(
-        dns.rdataclass.IN, dns.rdatatype.RdataType(kind), text, origin=dns.name.root
+        dns.rdataclass.IN,
+        dns.rdatatype.RdataType(kind),
+        text,
+        origin=dns.name.root,
+        relativize=False,
     )
     return rdata.to_wire() or b""
