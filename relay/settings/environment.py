@@ -67,6 +67,8 @@ def _refuse_variable(variable: str, known: Mapping[str, Setting]) -> None:
     if variable.startswith("RELAY_ROUTES"):
         fault = "routes stand in the file only; for one smarthost set RELAY_DELIVERY_SMARTHOST"
         raise ConfigError(f"{variable}: {fault}")
-    hint = did_you_mean(variable, known)
+    names = {name.removeprefix("RELAY_"): name for name in known}
+    close = did_you_mean(variable.removeprefix("RELAY_"), names, cutoff=0.75)
+    hint = close.replace("mean ", "mean RELAY_")
     if hint or variable.split("_")[1].lower() in sections():
         raise ConfigError(f"{variable}: no such setting{hint}")

@@ -54,6 +54,10 @@ def _read_listen(text: str) -> str:
     return str(parse_listen(text))
 
 
+def _read_optional_listen(text: str) -> str:
+    return _read_listen(text) if text.strip() else ""
+
+
 def _read_nameserver(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip()))
@@ -96,6 +100,9 @@ KINDS: dict[str, Kind] = {
     "duration": Kind(parse_duration_s, 'a duration such as "5m" or "1h 30m"'),
     "size": Kind(parse_size_octets, 'a size such as "25 MiB"'),
     "listen": Kind(_read_listen, 'an address and a port such as "127.0.0.1:2525" or "[::1]:2525"'),
+    "optional_listen": Kind(
+        _read_optional_listen, 'nothing, or an address and a port such as "127.0.0.1:2525"'
+    ),
     "nameserver": Kind(_read_nameserver, 'the address of a resolver such as "127.0.0.53:53"'),
     "network": Kind(_read_network, 'a network such as "192.0.2.0/24"'),
     "source": Kind(_read_source_address, 'an address of this machine such as "192.0.2.1"'),
@@ -124,6 +131,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Listen = Annotated[str, _kind("listen")]
+OptionalListen = Annotated[str, _kind("optional_listen")]
 Nameserver = Annotated[str, _kind("nameserver")]
 Network = Annotated[str, _kind("network")]
 SourceAddress = Annotated[str, _kind("source")]

@@ -77,7 +77,9 @@ def listens(settings: Settings) -> list[tuple[str, str]]:
     """Every address that relay listens on, with the name of its setting."""
     named = [("smtp.listen", address) for address in settings.smtp.listen]
     named.append(("http.listen", settings.http.listen))
-    return [*named, ("sink.dns", settings.sink.dns), ("sink.smtp", settings.sink.smtp)]
+    sink = settings.sink
+    named += [("sink.dns", sink.dns), ("sink.smtp", sink.smtp), ("sink.control", sink.control)]
+    return [*named, ("sink.smtps", sink.smtps)] if sink.smtps else named
 
 
 def _check_together(loaded: Loaded) -> None:

@@ -14,6 +14,7 @@ from relay.settings.kinds import (
     Listen,
     Nameserver,
     Network,
+    OptionalListen,
     Port,
     PositiveCount,
     PositiveDuration,
@@ -117,7 +118,7 @@ class Http(Section, frozen=True):
 class Sink(Section, frozen=True):
     dns: Listen = "127.0.0.1:8453"
     smtp: Listen = "127.0.0.1:8454"
-    smtps: str = ""  # implicit TLS, as host smarthost.test; empty: none
+    smtps: OptionalListen = ""  # implicit TLS, as host smarthost.test; empty: none
     control: Listen = "127.0.0.1:8455"  # receipts and faults over HTTP
 
 

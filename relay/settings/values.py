@@ -104,9 +104,9 @@ def refuse_key(name: str, known: Mapping[str, Setting], origin: str) -> NoReturn
     raise ConfigError(f"{origin}: {name}: no such setting{hint}")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """`; did you mean …?` where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -83,6 +83,12 @@ def configure_logging(
         "version": __version__,
     }
     _route_standard_loggers(_output.level)
+    structlog.configure(
+        processors=[_add_exception, _render],
+        wrapper_class=Logger,
+        logger_factory=lambda *_: _Writer(),
+        cache_logger_on_first_use=True,
+    )
 
 
 class Logger(structlog.BoundLoggerBase):
@@ -240,4 +246,5 @@ def _route_standard_loggers(level: int) -> None:
     root.handlers[:] = [_StandardHandler()]
     # Libraries speak of their own affairs at info: only their warnings are news to an operator.
     root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else logging.DEBUG)
+    logging.getLogger("relay").setLevel(level)
     logging.captureWarnings(True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from relay.model.credentials import Credentials
 from relay.settings.schema import Delivery, Log, Mode, Settings
@@ -22,6 +23,7 @@ def restored_output() -> Iterator[None]:
     yield
     log_module._output = output
     root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
     logging.captureWarnings(False)
 
 
@@ -111,6 +113,18 @@ def test_log_of_an_exception_says_its_sentence_and_traceback_without_values() ->
 def test_log_takes_the_lines_of_the_standard_loggers_in() -> None:
     line = only_line(Settings(), lambda _: logging.getLogger("celery.worker").warning("lost %s", 1))
     assert (line["event"], line["logger"], line["level"]) == ("lost 1", "celery.worker", "warning")
+
+
+def test_log_takes_the_lines_of_structlog_in() -> None:
+    line = only_line(
+        Settings(), lambda _: structlog.get_logger("relay.x").info("a.b", queue_id="Q")
+    )
+    assert (line["event"], line["queue_id"]) == ("a.b", "Q")
+
+
+def test_log_takes_information_of_our_own_standard_loggers_in() -> None:
+    line = only_line(Settings(), lambda _: logging.getLogger("relay.sink").info("up"))
+    assert line["event"] == "up"
 
 
 def test_log_of_a_library_goes_to_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
