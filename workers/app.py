@@ -5,13 +5,20 @@ settings are those of `config/relay.toml` and the environment; why each Celery o
 stands beside it.
 """
 
+import logging
+import warnings
+from typing import Any
+
 from celery import Celery
+from celery.platforms import SecurityWarning
+from celery.signals import setup_logging
 from kombu.entity import Queue
 
 from relay.model.errors import ConfigError
 from relay.settings.loader import load_settings
 from relay.settings.schema import Settings
 from relay.store.keys import broker_prefix
+from relay.telemetry.log import configure_logging
 from workers.engine_step import EngineStep
 
 
@@ -20,7 +27,8 @@ def make_app(settings: Settings) -> Celery:
     mode = settings.delivery.mode
     if mode is None:
         raise ConfigError("delivery.mode: not set; say sink or live")
-    queues = [Queue("route"), *(Queue(f"egress.{pool}", routing_key=f"egress.{pool}") for pool in settings.worker.pools)]
+    names = ["route", *(f"egress.{pool}" for pool in settings.worker.pools)]
+    queues = [Queue(name, routing_key=name) for name in names]  # type: ignore[no-untyped-call]
     app = Celery("relay", broker=broker_url(settings.redis.url), include=["workers.tasks"])
     app.conf.update(
         # Wake-ups are hints that the ticker repeats: results, retries and events would only cost.
@@ -58,6 +66,7 @@ def make_app(settings: Settings) -> Celery:
         },
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
+        worker_log_color=False,
     )
     app.steps["worker"].add(EngineStep)
     app.relay_settings = settings
@@ -67,6 +76,18 @@ def make_app(settings: Settings) -> Celery:
 def broker_url(url: str) -> str:
     """The data's Redis as kombu names it."""
     return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+
+# Celery warns of root because pickle would run code; nothing but JSON is accepted here.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def log_as_relay(**_: Any) -> None:
+    """Celery's own lines go where ours go; "task received" says nothing about mail."""
+    configure_logging(app.relay_settings, service="worker")
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 app = make_app(load_settings())

@@ -33,8 +33,9 @@ class EngineThread:
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.create_task(self._start(), name="engine-start")
+        self._starting = self._loop.create_task(self._start(), name="engine-start")
         self._loop.run_forever()
+        self._loop.close()
 
     async def _start(self) -> None:
         await self._engine.start()
@@ -61,10 +62,16 @@ class EngineThread:
 
     def stop(self) -> None:
         """Drain and end the thread."""
-        if self._ready.is_set():
-            asyncio.run_coroutine_threadsafe(self._engine.drain(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+    async def _end(self) -> None:
+        if self._ready.is_set():
+            await self._engine.drain()
+        else:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
 
 
 _running: list[EngineThread] = []
