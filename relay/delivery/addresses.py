@@ -4,7 +4,7 @@ Groups of hosts with equal preference are looked at best first, hosts and addres
 shuffled, IPv4 and IPv6 in turn, an address under several names once. The first group that holds an
 address of our own ends the list: beyond it mail would go in circles.
 
-AddressRules of this file: a domain's DNS must not lead us where its owner could not reach himself, so
+Rules of this file: a domain's DNS must not lead us where its owner could not reach himself, so
 only public addresses are tried (`delivery.allow_private` lifts this); what may never be dialled
 (0.0.0.0, multicast, broadcast, reserved) stays refused; in sink mode only loopback is left.
 """
@@ -71,6 +71,7 @@ class AddressRules(msgspec.Struct, frozen=True):
     port: int
     listens: tuple[ListenAddress, ...] = ()
     source_address: str = ""
+    takes_literals: bool = False
     asks_system: bool = False
 
     @classmethod
@@ -88,8 +89,14 @@ class AddressRules(msgspec.Struct, frozen=True):
         """For a host that the operator named: private addresses and names are his business."""
         live = settings.delivery.mode is Mode.LIVE
         allowed = {Reach.PUBLIC, Reach.PRIVATE, Reach.LOOPBACK} if live else {Reach.LOOPBACK}
-        source = source_of(settings)
-        return cls(frozenset(allowed), port, _listens(settings), source, asks_system=live)
+        return cls(
+            allowed=frozenset(allowed),
+            port=port,
+            listens=_listens(settings),
+            source_address=source_of(settings),
+            takes_literals=True,
+            asks_system=live,
+        )
 
     def is_own(self, address: str) -> bool:
         """Whether a connection to the address would reach our own listener (or port 25)."""
@@ -173,7 +180,7 @@ async def _look_up_all(
 
 async def _look_up(host: str, rules: AddressRules, resolver: Resolver) -> tuple[str, ...] | Trouble:
     """The addresses of a host, not empty; a literal is one only where the operator wrote it."""
-    if rules.asks_system and _is_literal(host):
+    if rules.takes_literals and _is_literal(host):
         return (host,)
     try:
         try:

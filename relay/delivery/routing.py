@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 
-from relay.delivery.addresses import Found, AddressRules, find_addresses
+from relay.delivery.addresses import AddressRules, Found, find_addresses
 from relay.model.errors import NoMailHost, NoSuchDomain, NullMx, ResolverUnavailable
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
