@@ -13,6 +13,7 @@ from relay.delivery.outcomes import NOT_THE_RECIPIENT
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
+from relay.model.errors import LeaseLost
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_session_failure
 from relay.store.views import QueueMatch
@@ -140,12 +141,16 @@ class Carrier:
         self._sent += 1
         self.pace.observe(len(load.recipients), time.monotonic() - began)
         self._promised = announced if result.broken is None and announced is not None else None
-        if result.broken is not None:
+        if not self._session.is_usable and not isinstance(result.broken, LeaseLost):
             self._blame(load, result)
         return result
 
     def _blame(self, load: Load, result: TransactionResult) -> None:
-        """A host that broke a load is not tried again for it; a stale connection is no fault."""
+        """A host that broke a load is not tried again for it.
+
+        A connection that had carried mail and ended, with or without a 421, before it took this
+        load is nobody's fault: the same host is asked again, once.
+        """
         assert self._endpoint is not None
         untouched = result.mail is None or result.mail.code == 421
         if self._sent > 1 and untouched and not load.reconnected and not result.dot_sent:

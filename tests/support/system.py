@@ -1,0 +1,255 @@
+"""The whole system with real parts: Redis, the simulated internet, Celery workers, the doors.
+
+A scenario submits, waits for states, and then asserts on both sides: `events()` are ours,
+`sink.receipts()` are what the receivers saw.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from relay.ingress.submit import Draft, Submitter
+from relay.ingress.trace import Origin
+from relay.model.address import parse_address, parse_reverse_path
+from relay.model.message import Receipt
+from relay.policy.route import RouteTable
+from relay.settings.loader import load_settings
+from relay.sim.client import SinkClient
+from relay.sim.server import background_sink
+from relay.store.queue import Store
+from relay.store.views import MessageView, RecipientView, StoredEvent
+from tests.support import processes
+from tests.support.redis_server import RedisServer
+
+WAIT_S = 30.0
+
+#: Fast retries, so that a schedule of several steps fits into a test.
+QUICK = {
+    "RELAY_RETRY_TRANSACTIONAL": "1s 1s 1s*",
+    "RELAY_RETRY_BULK": "1s 1s 1s*",
+    "RELAY_RETRY_FIRST_AFTER_RCPT": "1s",
+    "RELAY_RETRY_JITTER": "0",
+    "RELAY_WORKER_IDLE_SESSION": "1s",
+}
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class System:
+    """One running relay; `await system.submit([...])`, `await system.settled(receipt)`."""
+
+    def __init__(
+        self, folder: Path, redis: RedisServer, sink: SinkClient, extra: dict[str, str]
+    ) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.sink = sink
+        status = sink.status()
+        self.environment = {
+            "RELAY_DELIVERY_MODE": "sink",
+            "RELAY_DELIVERY_HOSTNAME": "relay.example",
+            "RELAY_REDIS_URL": redis.url,
+            "RELAY_SINK_DNS": status["dns"],
+            "RELAY_SINK_SMTP": f"127.0.0.1:{status['smtp_port']}",
+            "RELAY_LOG_FORMAT": "json",
+            "SSL_CERT_FILE": status["authority"],
+            **QUICK,
+            **extra,
+        }
+        self.settings = load_settings(environ=self.environment)
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.doors: dict[str, subprocess.Popen[bytes]] = {}
+        self._sequence = 0
+
+    @property
+    def worker_log(self) -> Path:
+        return self.folder / "worker.log"
+
+    async def connect(self) -> None:
+        """Open our own connection to the store."""
+        self.store = await Store.connect(self.redis.url, "sink", client_name="test")
+        routes = RouteTable.from_settings(self.settings)
+        self.submitter = Submitter(self.settings, self.store, routes)
+
+    # -- processes ---------------------------------------------------------------------------
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """A real Celery worker process."""
+        command = processes.python(
+            "celery", "-A", "workers.app", "worker", "-l", "INFO", "-n", f"w{len(self.workers)}@%h"
+        )
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        worker = processes.start(command, log=self.worker_log, environment=self.environment)
+        self.workers.append(worker)
+        return worker
+
+    def start_smtpd(self, port: int | None = None) -> int:
+        """The SMTP listener; its port."""
+        port = port or free_port()
+        self._start_door("smtpd", {"RELAY_SMTP_LISTEN": f"127.0.0.1:{port}"}, port)
+        return port
+
+    def start_http(self, port: int | None = None) -> int:
+        """The HTTP daemon; its port."""
+        port = port or free_port()
+        self._start_door("http", {"RELAY_HTTP_LISTEN": f"127.0.0.1:{port}"}, port)
+        return port
+
+    def _start_door(self, verb: str, more: dict[str, str], port: int) -> None:
+        command = processes.python("relay.cli.main", verb)
+        self.doors[verb] = processes.start(
+            command, log=self.folder / f"{verb}.log", environment={**self.environment, **more}
+        )
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{verb} does not listen: {(self.folder / f'{verb}.log').read_text()}")
+
+    def stop_processes(self) -> None:
+        """End doors and workers."""
+        for process in [*self.doors.values(), *self.workers]:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    # -- mail --------------------------------------------------------------------------------
+
+    def draft(
+        self, to: list[str], *, sender: str = "news@example.org", text: str = "hello", **more: Any
+    ) -> Draft:
+        """A small message for these recipients; `headers` (bytes) are put before the body."""
+        self._sequence += 1
+        headers: bytes = more.pop("headers", b"")
+        content = (
+            f"From: <{sender or 'nobody@example.org'}>\r\nTo: undisclosed:;\r\n"
+            f"Subject: message {self._sequence}\r\n"
+        ).encode()
+        content += headers + f"\r\n{text}\r\n".encode()
+        return Draft(
+            reverse_path=parse_reverse_path(sender),
+            forward_paths=tuple(parse_address(item) for item in to),
+            content=content,
+            ingress=more.pop("ingress", "python"),
+            origin=Origin("API"),
+            **more,
+        )
+
+    async def submit(self, to: list[str], **more: Any) -> Receipt:
+        """Submit through the single door behind all doors."""
+        return await self.submitter.submit(self.draft(to, **more))
+
+    # -- looking -----------------------------------------------------------------------------
+
+    async def message(self, receipt: Receipt | str) -> MessageView:
+        """The message as the store shows it."""
+        return await self.store.message(receipt if isinstance(receipt, str) else receipt.id)
+
+    async def recipients(self, receipt: Receipt | str) -> dict[str, RecipientView]:
+        """Recipients by address."""
+        return {item.address: item for item in (await self.message(receipt)).recipients}
+
+    async def until(
+        self, receipt: Receipt | str, expected: dict[str, str], *, within_s: float = WAIT_S
+    ) -> dict[str, RecipientView]:
+        """Wait until these addresses have these states; AssertionError shows what they have."""
+        return await self.until_view(
+            receipt,
+            lambda views: all(
+                views[address].status == state for address, state in expected.items()
+            ),
+            within_s=within_s,
+        )
+
+    async def until_view(
+        self,
+        receipt: Receipt | str,
+        holds: Callable[[dict[str, RecipientView]], bool],
+        *,
+        within_s: float = WAIT_S,
+    ) -> dict[str, RecipientView]:
+        """Wait until a condition on the recipients holds."""
+        deadline = time.monotonic() + within_s
+        while True:
+            views = await self.recipients(receipt)
+            if holds(views):
+                return views
+            if time.monotonic() > deadline:
+                raise AssertionError(f"still {views}; worker log:\n{self.log_tail()}")
+            await asyncio.sleep(0.05)
+
+    async def until_delivered(self, *receipts: Receipt, within_s: float = WAIT_S) -> None:
+        """Wait until every recipient of the messages is delivered."""
+        for receipt in receipts:
+            expected = {item.address: "delivered" for item in receipt.recipients}
+            await self.until(receipt, expected, within_s=within_s)
+
+    async def events(self, *types: str) -> list[StoredEvent]:
+        """All events so far, of these types if given."""
+        found: list[StoredEvent] = []
+        cursor = "0"
+        while page := await self.store.events(after=cursor, limit=1000):
+            found += page
+            cursor = page[-1].cursor
+        return [event for event in found if not types or event.type in types]
+
+    async def event_counts(self, address: str = "") -> Counter[str]:
+        """How often each type of event occurred, of one recipient address if given."""
+        return Counter(
+            event.type
+            for event in await self.events()
+            if not address or event.data.get("address") == address
+        )
+
+    async def shift_clock(self, seconds: float) -> None:
+        """Move the store's clock: what is due later becomes due now."""
+        await self.store.wire.call(
+            "HINCRBY", self.store.p + "meta", "shift_ms", int(seconds * 1000)
+        )
+
+    def log_tail(self, octets: int = 6000) -> str:
+        """The end of the workers' log."""
+        return self.worker_log.read_text()[-octets:] if self.worker_log.exists() else ""
+
+    def log_lines(self, *, level: str | None = None) -> list[dict[str, Any]]:
+        """The workers' log lines that are JSON, of one level if given."""
+        if not self.worker_log.exists():
+            return []
+        lines = [line for line in self.worker_log.read_text().splitlines() if line[:1] == "{"]
+        parsed = [json.loads(line) for line in lines]
+        return [line for line in parsed if level is None or line["level"] == level]
+
+
+@contextlib.asynccontextmanager
+async def running_system(
+    folder: Path, *, workers: int = 1, sink_smtps: bool = False, **extra: str
+) -> AsyncIterator[System]:
+    """A system of its own: Redis, sink and workers, ended afterwards whatever happens."""
+    redis = RedisServer(folder)
+    redis.start()
+    try:
+        with background_sink() as sink:
+            system = System(folder, redis, sink, extra)
+            try:
+                await system.connect()
+                for _ in range(workers):
+                    system.start_worker()
+                yield system
+            finally:
+                system.stop_processes()
+                await system.store.close()
+    finally:
+        redis.stop()
