@@ -1,0 +1,40 @@
+# relay on a fresh machine: `make run` starts it, `make test` tests it. Both set up what they need
+# (.venv, Python packages, redis-server) and are quick when it is there.
+BIN := .venv/bin
+CHECKED := relay workers tests bench
+# Tests drive relay with a foreign client where they name it.
+FOREIGN := $(if $(shell grep -rlw swaks tests --include='*.py' 2>/dev/null),swaks)
+
+.PHONY: help run test lint bench set-up clean
+
+help:
+	@echo "make run     start relay on this machine in sink mode: no mail leaves it (ARGS=...)"
+	@echo "make test    lint and the whole test suite (ARGS='-k name' for some of it)"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the benchmarks (ARGS=b1 for one)"
+	@echo "make clean   remove .venv, caches and build results"
+
+set-up:
+	@deploy/setup.sh redis-server
+
+run: set-up
+	@exec $(BIN)/relay up $(ARGS)
+
+test:
+	@deploy/setup.sh redis-server $(FOREIGN)
+	@$(MAKE) --no-print-directory lint; linted=$$?; \
+	$(BIN)/python -m pytest $(ARGS); tested=$$?; \
+	test $$linted = 0 || echo "make lint found faults (above)"; \
+	exit $$((linted ? linted : tested))
+
+lint: set-up
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check --quiet $(CHECKED)
+	$(BIN)/mypy
+
+bench: set-up
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
