@@ -24,9 +24,9 @@ class InputBuffer:
         return len(self._buffer)
 
     @property
-    def at_eof(self) -> bool:
-        """Whether the client has closed its side and everything is read."""
-        return self._eof and not self._buffer
+    def has_ended(self) -> bool:
+        """Whether the client has closed its side: what is unread is all there will be."""
+        return self._eof
 
     def feed(self, data: bytes) -> None:
         """Add what the transport delivered."""

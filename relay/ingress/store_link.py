@@ -1,0 +1,86 @@
+"""A daemon's link to the store: it starts without Redis, says so, and joins when it is there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from relay.model.errors import ConfigError, StoreUnavailable
+from relay.model.message import Receipt, Submission
+from relay.settings.schema import Settings
+from relay.store.queue import Store
+from relay.telemetry.log import get_logger
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 5.0
+
+
+class StoreLink:
+    """The store once it could be opened; until then every use raises StoreUnavailable."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Store]]) -> None:
+        self._connect = connect
+        self._store: Store | None = None
+        self._reason = "the store is not open yet"
+        self._opening: asyncio.Task[None] | None = None
+        self._log = get_logger()
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        if self._store is None:
+            raise StoreUnavailable(self._reason)
+        return self._store
+
+    async def start(self) -> None:
+        """Try once, and go on in the background while Redis is absent.
+
+        ConfigError and ScriptMismatch are raised: waiting does not heal them.
+        """
+        if not await self._try():
+            self._opening = asyncio.create_task(self._keep_trying())
+
+    async def close(self) -> None:
+        """Stop trying and close the store."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._store is not None:
+            await self._store.close()
+
+    async def accept(self, submission: Submission) -> Receipt:
+        """As `Store.accept`."""
+        return await self.store.accept(submission)
+
+    async def _try(self) -> bool:
+        try:
+            self._store = await self._connect()
+        except StoreUnavailable as error:
+            if str(error) != self._reason:
+                self._reason = str(error)
+                self._log.warning("store.unavailable", reason=self._reason)
+            return False
+        return True
+
+    async def _keep_trying(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if await self._try():
+                self._log.info("store.available")
+                return
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+async def open_store(settings: Settings, client_name: str) -> Store:
+    """Open the store that the settings name; the mode must be said (exit 78 otherwise)."""
+    if settings.delivery.mode is None:
+        raise ConfigError('delivery.mode: is not set; write "sink" or "live"')
+    if not settings.redis.url:
+        raise ConfigError(
+            "redis.url: is not set; `relay up` starts a private Redis, the other daemons need one"
+        )
+    return await Store.connect(
+        settings.redis.url,
+        settings.delivery.mode,
+        client_name=client_name,
+        watermark=settings.redis.accept_watermark,
+    )

@@ -1,0 +1,245 @@
+"""The single door behind all doors: a draft becomes a Submission, or is refused as a whole.
+
+Every door parses its own form into a `Draft`; what is demanded of mail, which trace fields it
+gets, its class, its expiry and where its recipients are grouped is decided here and only here.
+The body is never parsed: the header block is scanned once, the rest is copied.
+"""
+
+import hashlib
+import re
+import socket
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import msgspec
+
+from relay.ingress.header_block import HeaderBlock, rewrite, scan
+from relay.ingress.labels import PREFIX, Labels, check_labels, labels_of
+from relay.ingress.trace import Origin, date_value, received_field
+from relay.model.address import Address
+from relay.model.errors import Finding, MessageTooLarge, SubmissionRefused
+from relay.model.ids import new_queue_id
+from relay.model.message import Receipt, Submission
+from relay.policy.lint import lint
+from relay.settings.schema import MailClass, Settings
+from relay.smtp.content import normalize
+
+#: Doors whose senders expect a DSN by mail; the others read events.
+_DSN_DOORS = frozenset({"smtp", "sendmail"})
+#: Doors where a header is completed rather than refused, as every submission server does.
+_LENIENT_DOORS = frozenset({"smtp", "sendmail"})
+#: What never leaves, as in Postfix's `message_drop_headers`.
+_DROPPED = frozenset({"bcc", "resent-bcc", "return-path", "content-length"})
+_MESSAGE_ID = re.compile(r"<[^<>\s]+>")
+
+
+class Acceptor(Protocol):
+    """What submit needs of the store."""
+
+    async def accept(self, submission: Submission) -> Receipt:
+        """Make the submission durable."""
+        ...
+
+
+class Destinations(Protocol):
+    """What submit needs of the route table."""
+
+    def destination_for(self, domain: str) -> str:
+        """Where recipients of the domain are grouped."""
+        ...
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as a door hands it over: the envelope parsed, the content as it came.
+
+    `accepts_smtputf8` is what the SMTP client declared; None: decide by the header (RFC 6532).
+    `digest` stands for the whole request where the content is made anew each time.
+    """
+
+    reverse_path: Address | None
+    forward_paths: Sequence[Address]
+    content: bytes
+    ingress: str
+    origin: Origin
+    labels: Labels = Labels()
+    tenant: str = "default"
+    accepts_smtputf8: bool | None = None
+    expires_after_s: float | None = None
+    max_recipients: int | None = None
+    digest: str = ""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A submission ready for the store, and what is doubtful about it."""
+
+    submission: Submission
+    warnings: tuple[Finding, ...] = ()
+
+
+class Submitter:
+    """Turns drafts into submissions and hands them to the store; one for a process."""
+
+    def __init__(self, settings: Settings, acceptor: Acceptor, routes: Destinations) -> None:
+        self.hostname = own_hostname(settings)
+        self._settings = settings
+        self._acceptor = acceptor
+        self._destination_for = lru_cache(maxsize=65536)(routes.destination_for)
+
+    async def submit(self, draft: Draft) -> Receipt:
+        """Prepare and accept; the message is durable when this returns."""
+        return await self.accept(self.prepare(draft).submission)
+
+    async def accept(self, submission: Submission) -> Receipt:
+        """Hand a prepared submission to the store."""
+        return await self._acceptor.accept(submission)
+
+    def prepare(self, draft: Draft, *, now: float | None = None) -> Prepared:
+        """Check the draft and make its submission; SubmissionRefused, MessageTooLarge say why not.
+
+        Nothing is queued yet, so a refusal leaves no trace.
+        """
+        now = time.time() if now is None else now
+        self._check_limits(draft)
+        content = normalize(draft.content)
+        if not content.endswith(b"\r\n"):
+            content += b"\r\n"
+        block = scan(content)
+        if block.is_cut and draft.ingress in _LENIENT_DOORS:
+            content = rewrite(content, block, top=b"", drop=())
+            block = scan(content)
+        labels = labels_of(block, draft.labels)
+        errors, warnings = _sort(lint(content), block, draft.ingress)
+        errors += check_labels(labels)
+        if errors:
+            raise SubmissionRefused(*errors)
+        return Prepared(self._submission(draft, content, block, labels, now), tuple(warnings))
+
+    def _check_limits(self, draft: Draft) -> None:
+        limits = self._settings.limits
+        if len(draft.content) > limits.message_size:
+            raise MessageTooLarge(
+                Finding(
+                    "content",
+                    "message_too_large",
+                    f"has {len(draft.content)} octets, more than {limits.message_size}",
+                    "send a link instead of a large attachment, or raise limits.message_size",
+                )
+            )
+        most = draft.max_recipients or limits.recipients
+        if not draft.forward_paths:
+            raise SubmissionRefused(
+                Finding("to", "recipients_missing", "nobody is to get it", "name a recipient")
+            )
+        if len(draft.forward_paths) > most:
+            raise SubmissionRefused(
+                Finding(
+                    "to",
+                    "too_many_recipients",
+                    f"has {len(draft.forward_paths)} recipients, more than {most}",
+                    "send it in several messages",
+                )
+            )
+
+    def _submission(
+        self, draft: Draft, content: bytes, block: HeaderBlock, labels: Labels, now: float
+    ) -> Submission:
+        queue_id = new_queue_id(now)
+        message_id, top = self._trace_fields(draft, block, queue_id, now)
+        drop = _DROPPED | {name for name in block.names if name.startswith(PREFIX)}
+        final = rewrite(content, block, top=top, drop=drop)
+        mail_class = labels.mail_class or class_of(block)
+        forward_paths = tuple(dict.fromkeys(draft.forward_paths))
+        wants_dsn = draft.ingress in _DSN_DOORS
+        retry = self._settings.retry
+        expiry_s = draft.expires_after_s
+        if expiry_s is None:
+            is_bulk = mail_class == MailClass.BULK
+            expiry_s = retry.expire_bulk if is_bulk else retry.expire_transactional
+        eight_bit = not final.isascii()
+        return Submission(
+            queue_id=queue_id,
+            reverse_path=draft.reverse_path,
+            forward_paths=forward_paths,
+            destinations=tuple(self._destination_for(path.domain) for path in forward_paths),
+            content=final,
+            message_id=message_id,
+            mail_class=mail_class,
+            tenant=draft.tenant,
+            campaign=labels.campaign,
+            tags=labels.tags,
+            metadata=labels.metadata,
+            ingress=draft.ingress,
+            is_8bit=eight_bit,
+            needs_smtputf8=_needs_smtputf8(draft, content, block, is_8bit=eight_bit),
+            wants_dsn=wants_dsn,
+            expires_after_s=expiry_s,
+            delay_notice_after_s=retry.delay_notice if wants_dsn else 0.0,
+            idempotency_key=labels.idempotency_key,
+            digest=(draft.digest or _digest(draft)) if labels.idempotency_key else "",
+        )
+
+    def _trace_fields(
+        self, draft: Draft, block: HeaderBlock, queue_id: str, now: float
+    ) -> tuple[str, bytes]:
+        """The Message-ID, and the fields to stand on top: Received and what is missing."""
+        top = received_field(draft.origin, hostname=self.hostname, queue_id=queue_id, now=now)
+        names = block.names
+        if "from" not in names and draft.reverse_path is not None:
+            top += f"From: {draft.reverse_path}\r\n".encode()
+        if "date" not in names:
+            top += f"Date: {date_value(now)}\r\n".encode()
+        given = block.first("message-id")
+        if given is not None:
+            match = _MESSAGE_ID.search(given)
+            return (match[0] if match else given)[:998], top
+        message_id = f"<{queue_id}@{self.hostname}>"
+        return message_id, top + f"Message-ID: {message_id}\r\n".encode()
+
+
+def own_hostname(settings: Settings) -> str:
+    """The name by which we call ourselves in greetings and trace fields."""
+    return settings.delivery.hostname or socket.getfqdn() or "localhost"
+
+
+def class_of(block: HeaderBlock) -> str:
+    """The class that the header suggests: bulk with List-Unsubscribe or Precedence: bulk."""
+    if block.first("list-unsubscribe") is not None:
+        return MailClass.BULK
+    precedence = (block.first("precedence") or "").lower()
+    return MailClass.BULK if precedence == "bulk" else MailClass.TRANSACTIONAL
+
+
+def _sort(
+    findings: list[Finding], block: HeaderBlock, ingress: str
+) -> tuple[list[Finding], list[Finding]]:
+    """Findings that refuse the message, and those that this door lets pass as warnings."""
+    errors: list[Finding] = []
+    warnings: list[Finding] = []
+    for finding in findings:
+        is_let_pass = finding.code == "line.too_long" or (
+            # Mail clients and scripts leave From out; it is put in from the reverse-path.
+            finding.code == "from.count" and ingress in _LENIENT_DOORS and "from" not in block.names
+        )
+        (warnings if is_let_pass else errors).append(finding)
+    return errors, warnings
+
+
+def _needs_smtputf8(draft: Draft, content: bytes, block: HeaderBlock, *, is_8bit: bool) -> bool:
+    if any(path.needs_smtputf8 for path in draft.forward_paths):
+        return True
+    if draft.reverse_path is not None and draft.reverse_path.needs_smtputf8:
+        return True
+    if not is_8bit or draft.accepts_smtputf8 is False:
+        return False
+    return not content[: block.body_at].isascii()
+
+
+def _digest(draft: Draft) -> str:
+    """Stands for what was asked: the same key with another digest is a conflict."""
+    paths = "\n".join(map(str, (draft.reverse_path or "", *draft.forward_paths)))
+    digest = hashlib.sha256(paths.encode())
+    digest.update(b"\0")
+    digest.update(draft.content)
+    return digest.hexdigest()
