@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
             self._process()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._is_gone:  # a broken handshake tells it twice or, before Python 3.12, never
+        if self._is_gone:
             return
         self._closed = self._is_gone = True
         if self._timer is not None:
@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
         """Close with a TCP reset, throwing away what is queued."""
         self._closed = True
         sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it may be closed already
+        with contextlib.suppress(OSError, ValueError):  # closed already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
@@ -387,7 +387,10 @@ class Connection(asyncio.Protocol):
             )
         except (OSError, ssl.SSLError):
             transport = None
-        if transport is None:
+        # A connection that ends during the handshake may end it without an error, and then nobody
+        # tells the protocol: seen with uvloop and with asyncio before Python 3.12.
+        secured = transport.get_extra_info("ssl_object") if transport is not None else None
+        if transport is None or secured is None or secured.version() is None or self._closed:
             self.reset()
             self.connection_lost(None)
             return

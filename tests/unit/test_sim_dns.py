@@ -15,6 +15,8 @@ from relay.sim.server import Sink
 from relay.sim.wire import build_answer, parse_question
 from relay.sim.zone import Answer
 
+RUNS_ON_BOTH_LOOPS = True
+
 
 @pytest.fixture
 async def sink():

@@ -12,6 +12,8 @@ from sim_dialogue import ENVELOPE, Dialogue
 from relay.sim.receipts import ReceiptFilter
 from relay.sim.server import Sink
 
+RUNS_ON_BOTH_LOOPS = True
+
 
 @pytest.fixture
 async def sink():

@@ -2,11 +2,14 @@
 
 import asyncio
 import http.client
+import ipaddress
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
+import time
 
 import pytest
 from sim_dialogue import Dialogue
@@ -16,6 +19,8 @@ from relay.settings.schema import Sink as Settings
 from relay.sim.client import SinkClient, SinkError
 from relay.sim.receipts import Limits, ReceiptFilter
 from relay.sim.server import EPHEMERAL, Sink, background_sink
+
+RUNS_ON_BOTH_LOOPS = True
 
 
 @pytest.fixture
@@ -117,11 +122,11 @@ async def test_pool_binds_a_thousand_hosts(sink):
 
 async def test_pool_listens_on_loopback_only(sink):
     sink.address_of("mx1.a.test")
-    with socket.create_server(("0.0.0.0", 0)) as probe:  # an address that is not loopback
-        outside = probe.getsockname()[0]
-    assert outside == "0.0.0.0"
-    for sock in sink._pool._sockets.values():
-        assert sock.getsockname()[0].startswith("127.")
+    sink.address_of("mx1.blackhole.test")
+    sink.address_of("mx1.ipv6only.test")
+    bound = {sock.getsockname()[0] for sock in sink._pool._sockets.values()}
+    assert len(bound) == 4
+    assert all(ipaddress.ip_address(address).is_loopback for address in bound)
 
 
 # ---- settings and life cycle
@@ -153,6 +158,18 @@ async def test_sink_stops_with_connections_open():
         await sink.stop()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", sink.smtp_port)
+
+
+async def test_connection_that_ends_in_the_handshake_is_forgotten(sink):
+    async with Dialogue(sink, "mx1.a.test") as peer:
+        await peer.hello()
+        assert (await peer.say("STARTTLS")).startswith("220")
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if not sink.receiver.connections:
+            break
+    assert not sink.receiver.connections
+    assert sink.receiver.registry.hosts["mx1.a.test"].connections == 0
 
 
 async def test_sink_frees_its_ports_for_the_next_one():
@@ -254,6 +271,27 @@ def test_client_drops_connections(client):
         assert client.drop_connections("mx1.a.test") == 1
         with pytest.raises(ConnectionResetError):
             sock.recv(100)
+
+
+def test_client_sees_tls_and_a_broken_handshake_on_the_fast_loop(client):
+    status = client.status()
+    address = client.address_of("mx1.a.test")
+    context = ssl.create_default_context(cafile=status["authority"])
+    context.check_hostname = False  # smtplib knows the host by its address only
+    with smtplib.SMTP(address, status["smtp_port"]) as smtp:
+        smtp.starttls(context=context)
+        smtp.sendmail("me@x.test", ["anna@a.test"], "Message-ID: <m@x>\r\n\r\nhi\r\n")
+    assert client.receipts(at_least=1)[0].tls == "TLSv1.3"
+    with socket.create_connection((address, status["smtp_port"])) as sock:
+        for line in (b"EHLO x.test\r\n", b"STARTTLS\r\n"):
+            sock.recv(4096)
+            sock.sendall(line)
+        sock.recv(4096)
+    for _ in range(100):
+        if not (left := client.status()["connections"]):
+            break
+        time.sleep(0.01)
+    assert left == 0
 
 
 def test_client_says_when_no_sink_answers():
