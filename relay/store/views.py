@@ -367,6 +367,7 @@ class Views:
         flat = {k.decode(): int(v) for k, v in (await self._fields(self.p + "counters")).items()}
         states = {k.decode(): int(v) for k, v in (await self._fields(self.p + "states")).items()}
         groups: dict[str, Any] = {"states": states}
+        groups |= {kind: {} for kind in ("messages", "accepted", "recipients", "attempts")}
         for name, value in flat.items():
             kind, *labels = name.split(":")
             group = groups.setdefault(kind, {})

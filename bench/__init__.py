@@ -1,0 +1,1 @@
+"""Benchmarks: one file each, Postfix measured beside relay in the same run (`make bench`)."""

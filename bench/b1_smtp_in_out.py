@@ -1,0 +1,100 @@
+"""B1: SMTP in, queue, SMTP out, 10 KB messages, 50 domains; Postfix alternating in the same run.
+
+A run ends when the receiver has accepted every message. Each system's figure is the median of
+three rounds at its best number of client sessions of 10, 50, 100.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+
+from bench import source
+from bench.postfix import Postfix
+from bench.system import Relay
+from relay.sim.client import SinkClient
+
+MESSAGES = 3000
+OCTETS = 10_000
+SESSIONS = (10, 50, 100)
+ROUNDS = 3
+LIMIT_S = 60.0
+
+
+def measure(port: int, sink: SinkClient, *, sessions: int, messages: int = MESSAGES) -> float:
+    """Messages per second from the first connection to the last receipt."""
+    sink.clear()
+    began = time.monotonic()
+    uvloop.run(source.run(port, messages=messages, sessions=sessions, octets=OCTETS, domains=50))
+    while sink.status()["counters"]["messages"] < messages:
+        if time.monotonic() - began > LIMIT_S:
+            got = sink.status()["counters"]["messages"]
+            raise RuntimeError(f"only {got} of {messages} messages arrived in {LIMIT_S:g} s")
+        time.sleep(0.01)
+    return messages / (time.monotonic() - began)
+
+
+def run(cache: Path, base: Path) -> list[str]:
+    """Measure both; the lines of the table."""
+    relay = Relay(base / "relay")
+    relay.start()
+    postfix = Postfix(cache, base / "postfix", port=_port(), receiver=relay.sink_port)
+    postfix.start()
+    try:
+        ports = {"relay": relay.smtp_port, "postfix": postfix.port}
+        for port in ports.values():
+            measure(port, relay.sink, sessions=10, messages=500)
+        best = {name: _best(port, relay.sink) for name, port in ports.items()}
+        rates: dict[str, list[float]] = {name: [] for name in ports}
+        before = relay.cpu_seconds()
+        spent_by_postfix = postfix.cpu_seconds()
+        for _ in range(ROUNDS):
+            for name, port in ports.items():
+                rates[name].append(measure(port, relay.sink, sessions=best[name]))
+        after = relay.cpu_seconds()
+        spent_by_postfix = postfix.cpu_seconds() - spent_by_postfix
+    finally:
+        postfix.stop()
+        relay.stop()
+    return _lines(rates, best, _per_message(before, after), spent_by_postfix)
+
+
+def _port() -> int:
+    from bench.system import free_port
+
+    return free_port()
+
+
+def _best(port: int, sink: SinkClient) -> int:
+    by_sessions: Callable[[int], float] = lambda n: measure(port, sink, sessions=n, messages=1500)  # noqa: E731
+    return max(SESSIONS, key=by_sessions)
+
+
+def _per_message(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    count = ROUNDS * MESSAGES
+    return {name: (after[name] - before.get(name, 0.0)) / count * 1e6 for name in after}
+
+
+def _lines(
+    rates: dict[str, list[float]],
+    best: dict[str, int],
+    cpu: dict[str, float],
+    postfix_s: float,
+) -> list[str]:
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    shares = "  ".join(f"{name} {value:.0f}" for name, value in sorted(cpu.items()) if value > 0.5)
+    postfix_us = postfix_s / (ROUNDS * MESSAGES) * 1e6
+    return [
+        f"B1  SMTP in -> queue -> SMTP out, 10 KB: relay {middle['relay']:.0f}/s"
+        f" ({best['relay']} sessions), Postfix {middle['postfix']:.0f}/s"
+        f" ({best['postfix']} sessions): {middle['relay'] / middle['postfix']:.2f} x"
+        " (target 2 x)",
+        f"    rounds: relay {_all(rates['relay'])}, Postfix {_all(rates['postfix'])}",
+        f"    CPU us/message: {shares}; Postfix {postfix_us:.0f}",
+    ]
+
+
+def _all(values: list[float]) -> str:
+    return " ".join(f"{value:.0f}" for value in values)

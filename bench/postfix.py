@@ -1,0 +1,189 @@
+"""Postfix as the peer: Debian's package unpacked into a cache folder, own configuration and queue.
+
+Nothing is installed and no user is made: `mail` owns the queue. Mail goes by `relayhost` to the
+receiver, so Postfix does not even look MX records up.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+_OWNER = "mail"
+_GROUP = "news"
+_PRIVATE = (
+    *("incoming", "active", "deferred", "bounce", "defer", "corrupt", "flush"),
+    *("hold", "saved", "trace", "private"),
+)
+
+_MAIN = """\
+compatibility_level = 3.6
+queue_directory = {base}/spool
+data_directory = {base}/data
+daemon_directory = {root}/usr/lib/postfix/sbin
+command_directory = {root}/usr/sbin
+shlib_directory = {root}/usr/lib/postfix
+meta_directory = {root}/etc/postfix
+mail_owner = {owner}
+setgid_group = {group}
+default_privs = nobody
+myhostname = postfix.example
+mydestination =
+mynetworks = 127.0.0.0/8
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+relayhost = [127.0.0.1]:{receiver}
+alias_maps =
+alias_database =
+local_recipient_maps =
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+default_process_limit = 200
+in_flow_delay = 0
+maillog_file = {base}/log/maillog
+maillog_file_prefixes = {base}
+import_environment = MAIL_CONFIG
+  LD_LIBRARY_PATH={root}/usr/lib/postfix:{root}/usr/lib/x86_64-linux-gnu
+"""
+
+_MASTER = """\
+127.0.0.1:{port} inet n - n - 200 smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def unpack(cache: Path) -> Path:
+    """Fetch Debian's package and unpack it and the libraries it needs; the folder with `usr`."""
+    root = cache / "postfix"
+    if (root / "usr/lib/postfix/sbin/master").is_file():
+        return root
+    packages = cache / "packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    names = ["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"]
+    subprocess.run(
+        ["apt-get", "-o", "APT::Sandbox::User=root", "download", *names],
+        cwd=packages,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    for package in packages.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
+    return root
+
+
+class Postfix:
+    """One Postfix listening on `port`, handing everything to the receiver's port."""
+
+    def __init__(self, cache: Path, base: Path, *, port: int, receiver: int) -> None:
+        self.port = port
+        self._root = unpack(cache)
+        self._base = base
+        self._receiver = receiver
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _lay_out(self) -> Path:
+        base, owner = self._base, pwd.getpwnam(_OWNER)
+        shutil.rmtree(base, ignore_errors=True)
+        for name in ("conf", "spool/pid", "log"):
+            (base / name).mkdir(parents=True)
+        for folder in (base, base.parent):  # the queue's owner must be able to get there
+            folder.chmod(folder.stat().st_mode | 0o055)
+        (base / "data").mkdir()
+        os.chown(base / "data", owner.pw_uid, owner.pw_gid)
+        spool = base / "spool"
+        for name in _PRIVATE:
+            (spool / name).mkdir(mode=0o700)
+            os.chown(spool / name, owner.pw_uid, -1)
+        for name, mode in (("public", 0o710), ("maildrop", 0o730)):
+            (spool / name).mkdir()
+            shutil.chown(spool / name, _OWNER, _GROUP)
+            (spool / name).chmod(mode)
+        names = {"base": base, "root": self._root, "owner": _OWNER, "group": _GROUP}
+        conf = base / "conf"
+        (conf / "main.cf").write_text(_MAIN.format(**names, receiver=self._receiver))
+        (conf / "master.cf").write_text(_MASTER.format(port=self.port))
+        return conf
+
+    def start(self) -> None:
+        """Start the master and wait for its listener."""
+        conf = self._lay_out()
+        libraries = f"{self._root}/usr/lib/postfix:{self._root}/usr/lib/x86_64-linux-gnu"
+        self._process = subprocess.Popen(
+            [str(self._root / "usr/lib/postfix/sbin/master"), "-d", "-c", str(conf)],
+            env={
+                "PATH": os.environ["PATH"],
+                "MAIL_CONFIG": str(conf),
+                "LD_LIBRARY_PATH": libraries,
+            },
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), 1),
+            ):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"Postfix did not start; see {self._base}/log/maillog")
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes so far, ended ones included."""
+        assert self._process is not None
+        return tree_cpu_seconds(self._process.pid)
+
+    def stop(self) -> None:
+        """End all of its processes."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait(10)
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process, its waited-for children and its living ones."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    total = 0.0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(entry.name) == pid or _descends(int(fields[1]), pid):
+                total += sum(map(int, fields[11:15])) / ticks
+    return total
+
+
+def _descends(parent: int, ancestor: int) -> bool:
+    while parent > 1:
+        if parent == ancestor:
+            return True
+        with contextlib.suppress(OSError, ValueError):
+            stat = Path(f"/proc/{parent}/stat").read_text()
+            parent = int(stat.rpartition(")")[2].split()[1])
+            continue
+        return False
+    return False
