@@ -139,6 +139,7 @@ async def find_addresses(
     loop = asyncio.get_running_loop()
     ends = loop.time() + SEARCH_S
     found: dict[str, str] = {}
+    own_group: int | None = None
     trouble = {"unavailable": "", "refused": "", "missing": ""}
     for index, group in enumerate(groups):
         if index and loop.time() > ends:
@@ -155,12 +156,19 @@ async def find_addresses(
                 trouble["refused"] = f"{host} has the address {result[0]}"
             lists.append((host, random.sample(usable, len(usable))))
         if own:
-            return Found(_cut(found, wanted), **trouble, own_group=index)
+            own_group = index
+            break
         for host, address in _in_turn(lists):
             found.setdefault(address, host)
         if len(found) >= wanted:
             break
-    return Found(_cut(found, wanted), **trouble)
+    return Found(
+        addresses=tuple((host, address) for address, host in found.items())[:wanted],
+        unavailable=trouble["unavailable"],
+        refused=trouble["refused"],
+        missing=trouble["missing"],
+        own_group=own_group,
+    )
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -194,10 +202,6 @@ async def _look_up(host: str, rules: AddressRules, resolver: Resolver) -> tuple[
     except NoSuchDomain as error:
         return Trouble("missing", str(error))
     return addresses or Trouble("missing", f"{host} has no address")
-
-
-def _cut(found: dict[str, str], wanted: int) -> tuple[tuple[str, str], ...]:
-    return tuple((host, address) for address, host in found.items())[:wanted]
 
 
 def _in_turn(lists: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:

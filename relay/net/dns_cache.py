@@ -91,7 +91,9 @@ class MemoryCache:
     def ttl_left(self, key: tuple[str, int], *, now: float) -> float:
         """Seconds that the answer under the key still holds; 0 where there is none."""
         entry = self._entries.get(key)
-        return max(0.0, entry[0] - now) if entry is not None else 0.0
+        if entry is None:
+            return 0.0
+        return min(max(0.0, entry[0] - now), entry[1].ttl_s)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -45,6 +45,8 @@ FAILURE_TTL_S = 10.0
 NEGATIVE_TTL_WITHOUT_SOA_S = 60.0
 #: With addresses of one family at hand, the other family's answer is awaited so long.
 FAMILY_GRACE_S = 0.5
+#: What is left of the lifetime is no try if it is shorter.
+SHORTEST_TRY_S = 0.01
 QUESTIONS_IN_FLIGHT = 1024
 ANSWERS_KEPT = 50_000
 
@@ -208,7 +210,7 @@ class Resolver:
                 return Answer(Status.FOUND, tuple(records[:RECORDS_KEPT]), self._clamp(ttl_s))
             if response.rcode == Rcode.NXDOMAIN or "\\" in current:
                 return self._negative(Status.NO_NAME, response)
-            if current == asked or response.negative_ttl_s is not None:
+            if current == asked:  # else the alias' target has not been asked for yet
                 return self._negative(Status.NO_DATA, response)
 
     async def _exchange(self, name: str, kind: RecordType) -> Response:
@@ -222,7 +224,7 @@ class Resolver:
             now = loop.time()
             for nameserver in sorted(self._nameservers, key=lambda one: one.is_resting(now)):
                 left_s = ends - loop.time()
-                if left_s <= 0:
+                if left_s < SHORTEST_TRY_S:
                     raise ResolverUnavailable(problem)
                 try:
                     response = await nameserver.ask(question, min(self._dns.timeout, left_s))

@@ -22,7 +22,9 @@ from relay.policy.route import RouteTable
 from relay.policy.shape import load_shaping
 from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Timeouts, TlsPolicy
 
-QUICK = Dns(timeout=0.2, lifetime=0.4)
+RUNS_ON_BOTH_LOOPS = True
+
+QUICK = Dns(timeout=0.5, lifetime=1.0)
 LIVE = Settings(
     dns=QUICK,
     delivery=Delivery(mode=Mode.LIVE, hostname="relay.test"),

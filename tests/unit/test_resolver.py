@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import dns.flags
 import dns.message
 import dns.rrset
 import pytest
-from scripted_dns import ScriptedDns, reply_with, serving
+from scripted_dns import SOA, ScriptedDns, reply_with, serving
 
 from relay.model.errors import (
     ConfigError,
@@ -24,7 +24,10 @@ from relay.net.resolver import Resolver
 from relay.net.system_dns import system_addresses, system_nameservers
 from relay.settings.schema import Delivery, Dns, Mode, Settings, Sink
 
-QUICK = Dns(timeout=0.2, lifetime=0.5)
+RUNS_ON_BOTH_LOOPS = True
+Opened = Callable[[Resolver], Resolver]
+
+QUICK = Dns(timeout=0.5, lifetime=1.2)
 
 
 @pytest.fixture
@@ -34,10 +37,22 @@ async def dns_server() -> AsyncIterator[ScriptedDns]:
 
 
 @pytest.fixture
-async def resolver(dns_server: ScriptedDns) -> AsyncIterator[Resolver]:
-    resolver = Resolver(QUICK, nameservers=(dns_server.nameserver,))
-    yield resolver
-    await resolver.aclose()
+async def opened() -> AsyncIterator[Opened]:
+    """Takes resolvers and closes them after the test."""
+    resolvers: list[Resolver] = []
+
+    def keep(resolver: Resolver) -> Resolver:
+        resolvers.append(resolver)
+        return resolver
+
+    yield keep
+    for resolver in resolvers:
+        await resolver.aclose()
+
+
+@pytest.fixture
+def resolver(dns_server: ScriptedDns, opened: Opened) -> Resolver:
+    return opened(Resolver(QUICK, nameservers=(dns_server.nameserver,)))
 
 
 def free_port() -> int:
@@ -134,8 +149,9 @@ async def test_what_is_no_host_name_is_never_asked(
 
 
 async def test_huge_answer_comes_by_tcp_and_is_cut_to_100(
-    resolver: Resolver, dns_server: ScriptedDns
+    opened: Opened, dns_server: ScriptedDns
 ) -> None:
+    resolver = opened(Resolver(Dns(timeout=15), nameservers=(dns_server.nameserver,)))
     texts = [f"{number} mx{number}.a.test." for number in range(2000)]
     dns_server.add("a.test", "MX", *texts)
     answer = await resolver.mx("a.test")
@@ -188,6 +204,26 @@ async def test_cname_loop_is_temporary(resolver: Resolver, dns_server: ScriptedD
             await resolver.mx(name)
 
 
+async def test_alias_without_data_is_followed_to_its_end(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    dns_server.add("loop.test", "CNAME", "loop2.test.")
+    for name, target in (("loop.test", "loop2.test."), ("loop2.test", "loop.test.")):
+
+        def with_soa(query: dns.message.Message, _: str, name=name, target=target) -> list[bytes]:  # type: ignore[no-untyped-def]
+            response = reply_with(query, (f"{name}.", "CNAME", target))
+            soa = SOA.format(minimum=60)
+            response.authority.append(dns.rrset.from_text("test.", 60, "IN", "SOA", soa))
+            return [response.to_wire()]
+
+        dns_server.script(name, "MX", with_soa)
+    with pytest.raises(ResolverUnavailable, match="loop"):
+        await resolver.mx("loop.test")
+    dns_server.add("alias.test", "CNAME", "target.test.")
+    dns_server.add("target.test", "A", "192.0.2.1")
+    assert (await resolver.mx("alias.test")).implicit
+
+
 async def test_mx_host_that_is_an_alias_is_tolerated(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
@@ -233,13 +269,12 @@ async def test_one_family_serves_where_the_other_fails(
     assert await resolver.addresses("mx.test") == ("192.0.2.1",)
 
 
-async def test_silent_second_family_is_not_awaited(dns_server: ScriptedDns) -> None:
+async def test_silent_second_family_is_not_awaited(dns_server: ScriptedDns, opened: Opened) -> None:
     dns_server.add("mx.test", "A", "192.0.2.1")
     dns_server.silence("mx.test", "AAAA")
-    resolver = Resolver(Dns(timeout=60, lifetime=60), nameservers=(dns_server.nameserver,))
+    resolver = opened(Resolver(Dns(timeout=60, lifetime=60), nameservers=(dns_server.nameserver,)))
     async with asyncio.timeout(10):
         assert await resolver.addresses("mx.test") == ("192.0.2.1",)
-    await resolver.aclose()
 
 
 async def test_soft_beats_hard_between_the_families(
@@ -373,36 +408,40 @@ async def test_sockets_are_replaced_by_new_ports(
 # -- several nameservers ---------------------------------------------------------------------
 
 
-async def test_silent_nameserver_is_passed_over(dns_server: ScriptedDns) -> None:
+async def test_silent_nameserver_is_passed_over(dns_server: ScriptedDns, opened: Opened) -> None:
     dns_server.add("a.test", "MX", "1 mx.a.test.")
     dns_server.add("b.test", "MX", "1 mx.b.test.")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
         names = (f"127.0.0.1:{port}", dns_server.nameserver)
-        resolver = Resolver(Dns(timeout=0.5, lifetime=5), nameservers=names)
+        resolver = opened(Resolver(Dns(timeout=0.5, lifetime=5), nameservers=names))
         loop = asyncio.get_running_loop()
         await resolver.mx("a.test")
         began = loop.time()
         await resolver.mx("b.test")
         assert loop.time() - began < 0.4  # the silent one rests
-        await resolver.aclose()
 
 
-async def test_closed_port_and_servfail_are_passed_over(dns_server: ScriptedDns) -> None:
+async def test_closed_port_and_servfail_are_passed_over(
+    dns_server: ScriptedDns, opened: Opened
+) -> None:
     dns_server.add("a.test", "MX", "1 mx.a.test.")
     async with serving() as broken:
         broken.fail("a.test", "MX")
         names = (f"127.0.0.1:{free_port()}", broken.nameserver, dns_server.nameserver)
-        resolver = Resolver(Dns(timeout=30, lifetime=60), nameservers=names)
+        resolver = opened(Resolver(Dns(timeout=30, lifetime=60), nameservers=names))
         async with asyncio.timeout(10):
             assert (await resolver.mx("a.test")).records == ((1, "mx.a.test"),)
-        await resolver.aclose()
 
 
-async def test_dead_zone_does_not_rest_a_healthy_nameserver(dns_server: ScriptedDns) -> None:
+async def test_dead_zone_does_not_rest_a_healthy_nameserver(
+    dns_server: ScriptedDns, opened: Opened
+) -> None:
     dns_server.silence("dead.test", "MX")
-    resolver = Resolver(Dns(timeout=0.3, lifetime=0.3), nameservers=(dns_server.nameserver,))
+    resolver = opened(
+        Resolver(Dns(timeout=0.3, lifetime=0.3), nameservers=(dns_server.nameserver,))
+    )
     [nameserver] = resolver._nameservers
     loop = asyncio.get_running_loop()
     dead = asyncio.create_task(resolver.mx("dead.test"))
@@ -416,7 +455,6 @@ async def test_dead_zone_does_not_rest_a_healthy_nameserver(dns_server: Scripted
     with pytest.raises(ResolverUnavailable):
         await resolver.mx("dead2.test")
     assert nameserver.is_resting(loop.time())
-    await resolver.aclose()
 
 
 async def test_lifetime_bounds_all_tries(dns_server: ScriptedDns, resolver: Resolver) -> None:
@@ -425,16 +463,15 @@ async def test_lifetime_bounds_all_tries(dns_server: ScriptedDns, resolver: Reso
     began = loop.time()
     with pytest.raises(ResolverUnavailable, match="did not answer"):
         await resolver.mx("a.test")
-    assert 0.4 < loop.time() - began < 3
+    assert 1.1 < loop.time() - began < 5
     assert dns_server.count("a.test", "MX") >= 2
 
 
-async def test_unreachable_nameserver_fails_at_once() -> None:
-    resolver = Resolver(Dns(), nameservers=(f"127.0.0.1:{free_port()}",))
+async def test_unreachable_nameserver_fails_at_once(opened: Opened) -> None:
+    resolver = opened(Resolver(Dns(), nameservers=(f"127.0.0.1:{free_port()}",)))
     async with asyncio.timeout(3):
         with pytest.raises(ResolverUnavailable, match="unreachable"):
             await resolver.mx("a.test")
-    await resolver.aclose()
 
 
 # -- cache -----------------------------------------------------------------------------------
@@ -485,18 +522,17 @@ async def test_ttl_is_clamped(
     assert low < (await resolver.mx("a.test")).ttl_s <= high
 
 
-async def test_answer_is_asked_again_after_its_ttl(dns_server: ScriptedDns) -> None:
+async def test_answer_is_asked_again_after_its_ttl(dns_server: ScriptedDns, opened: Opened) -> None:
     dns_server.add("a.test", "MX", "1 mx.a.test.", ttl=0)
     dns_server.minimum = 0
     dns = Dns(min_ttl=0.1, negative_ttl=0.1)
-    resolver = Resolver(dns, nameservers=(dns_server.nameserver,))
+    resolver = opened(Resolver(dns, nameservers=(dns_server.nameserver,)))
     for _ in range(2):
         await resolver.mx("a.test")
         with pytest.raises(NoSuchDomain):
             await resolver.mx("gone.test")
         await asyncio.sleep(0.15)
     assert dns_server.count("a.test", "MX") == dns_server.count("gone.test", "MX") == 2
-    await resolver.aclose()
 
 
 def test_memory_keeps_at_most_its_size_and_drops_the_oldest() -> None:
@@ -531,35 +567,33 @@ class SharedMemory:
 
 
 async def test_shared_cache_spares_the_second_process_the_question(
-    dns_server: ScriptedDns,
+    dns_server: ScriptedDns, opened: Opened
 ) -> None:
     shared = SharedMemory()
     dns_server.add("a.test", "MX", "1 mx.a.test.", ttl=100)
     dns_server.fail("sick.test", "MX")
     for _ in range(2):
-        resolver = Resolver(QUICK, shared, nameservers=(dns_server.nameserver,))
+        resolver = opened(Resolver(QUICK, shared, nameservers=(dns_server.nameserver,)))
         answer = await resolver.mx("a.test")
         assert 98 < answer.ttl_s <= 100
         with pytest.raises(NoSuchDomain):
             await resolver.mx("gone.test")
         with pytest.raises(ResolverUnavailable):
             await resolver.mx("sick.test")
-        await resolver.aclose()
     assert dns_server.count("a.test", "MX") == dns_server.count("gone.test", "MX") == 1
     assert dns_server.count("sick.test", "MX") == 2  # our trouble is not everyone's
     assert shared.ttls["MX:a.test"] == 100
 
 
 async def test_shared_cache_that_is_down_or_holds_rubbish_is_a_miss(
-    dns_server: ScriptedDns,
+    dns_server: ScriptedDns, opened: Opened
 ) -> None:
     dns_server.add("a.test", "MX", "1 mx.a.test.")
     rubbish = SharedMemory()
     rubbish.kept["MX:a.test"] = b"\xc1rubbish"
     for shared in (SharedMemory(down=True), rubbish):
-        resolver = Resolver(QUICK, shared, nameservers=(dns_server.nameserver,))
+        resolver = opened(Resolver(QUICK, shared, nameservers=(dns_server.nameserver,)))
         assert (await resolver.mx("a.test")).records == ((1, "mx.a.test"),)
-        await resolver.aclose()
 
 
 def test_shared_answer_ends_for_all_at_the_same_time() -> None:
@@ -618,12 +652,12 @@ def test_system_nameservers_are_those_of_resolv_conf(tmp_path) -> None:  # type:
 
 
 async def test_changed_resolv_conf_is_followed_once_the_old_one_fails(
-    dns_server: ScriptedDns, monkeypatch: pytest.MonkeyPatch
+    dns_server: ScriptedDns, monkeypatch: pytest.MonkeyPatch, opened: Opened
 ) -> None:
     dead = (f"127.0.0.1:{free_port()}",)
     now = [dead]
     monkeypatch.setattr("relay.net.resolver.system_nameservers", lambda: now[0])
-    resolver = Resolver(QUICK)
+    resolver = opened(Resolver(QUICK))
     dns_server.add("a.test", "MX", "1 mx.a.test.")
     with pytest.raises(ResolverUnavailable):
         await resolver.mx("sick.test")
@@ -631,19 +665,17 @@ async def test_changed_resolv_conf_is_followed_once_the_old_one_fails(
     with pytest.raises(ResolverUnavailable):
         await resolver.mx("b.test")
     assert (await resolver.mx("a.test")).records == ((1, "mx.a.test"),)
-    await resolver.aclose()
 
 
-async def test_sink_mode_asks_nobody_but_the_sink(dns_server: ScriptedDns) -> None:
+async def test_sink_mode_asks_nobody_but_the_sink(dns_server: ScriptedDns, opened: Opened) -> None:
     dns_server.add("a.test", "MX", "1 mx.a.test.")
     settings = Settings(
         delivery=Delivery(mode=Mode.SINK),
         dns=Dns(nameservers=("192.0.2.53",)),
         sink=Sink(dns=dns_server.nameserver),
     )
-    resolver = Resolver.from_settings(settings)
+    resolver = opened(Resolver.from_settings(settings))
     assert (await resolver.mx("a.test")).records == ((1, "mx.a.test"),)
-    await resolver.aclose()
 
 
 async def test_system_knows_localhost_and_says_what_it_does_not_know() -> None:

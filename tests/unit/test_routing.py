@@ -38,7 +38,9 @@ from relay.settings.schema import (
     Worker,
 )
 
-QUICK = Dns(timeout=0.2, lifetime=0.4)
+RUNS_ON_BOTH_LOOPS = True
+
+QUICK = Dns(timeout=0.5, lifetime=1.0)
 LIVE = Settings(dns=QUICK, delivery=Delivery(mode=Mode.LIVE, hostname="relay.test"))
 SINK = Settings(dns=QUICK, delivery=Delivery(mode=Mode.SINK), sink=Sink(smtp="127.0.0.1:8454"))
 PRIVATE = Settings(
