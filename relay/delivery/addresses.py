@@ -110,8 +110,13 @@ class AddressRules(msgspec.Struct, frozen=True):
 
     def allows(self, address: str) -> bool:
         """Whether the address may be dialled, from the source address that is set."""
-        same_family = not self.source_address or (":" in self.source_address) == (":" in address)
-        return same_family and reach_of(address) in self.allowed
+        return not self.hint(address) and reach_of(address) in self.allowed
+
+    def hint(self, address: str) -> str:
+        """What keeps us from an address that would otherwise do: a source of the other family."""
+        source = self.source_address
+        fits = not source or (":" in source) == (":" in address)
+        return "" if fits else f", which our source address {source} cannot reach"
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -153,7 +158,7 @@ async def find_addresses(
             own = own or any(map(rules.is_own, result))
             usable = [address for address in result if rules.allows(address)]
             if not usable:
-                trouble["refused"] = f"{host} has the address {result[0]}"
+                trouble["refused"] = f"{host} has the address {result[0]}{rules.hint(result[0])}"
             lists.append((host, random.sample(usable, len(usable))))
         if own:
             own_group = index

@@ -182,6 +182,13 @@ async def test_source_address_chooses_the_family(
     plan = await planned("a.test", resolver, settings)
     assert [one.address for one in plan.endpoints] == ["2607:f8b0::1"]
     assert plan.dialogue.source_address == "2607:f8b0::2"
+    dns_server.add("b.test", "A", "8.8.8.8")
+    record = msgspec.structs.replace(
+        await record_of("a.test", resolver, settings), hosts=(MxHost("b.test", 10, 25),)
+    )
+    refused = await plan_from(record, resolver, settings)
+    assert isinstance(refused, Unroutable)
+    assert "our source address 2607:f8b0::2 cannot reach" in refused.verdict.text
 
 
 async def test_smarthost_plan_carries_port_tls_and_account(
