@@ -51,15 +51,14 @@ def _has_long_line(content: bytes) -> bool:
 
 
 def _header(block: bytes, lowered: bytes, name: bytes) -> str:
-    """The value of the first header field with this name, unfolded lines not followed."""
+    """The first line of the first header field with this name, the second if that is empty."""
     at = 0 if lowered.startswith(name) else lowered.find(b"\n" + name) + 1
     if at == 0 and not lowered.startswith(name):
         return ""
-    end = block.find(b"\n", at)
-    value = block[at + len(name) : end if end >= 0 else len(block)].strip()
-    if not value and end >= 0:  # folded right after the name
-        value = block[end + 1 : block.find(b"\n", end + 1)].strip()
-    return value.decode("utf-8", "replace")
+    value, _, rest = block[at + len(name) :].partition(b"\n")
+    if not value.strip():  # folded right after the name
+        value = rest.partition(b"\n")[0]
+    return value.strip().decode("utf-8", "replace")
 
 
 def examine(

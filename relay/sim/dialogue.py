@@ -4,9 +4,6 @@ Rules of this file: a step `_x(…, reply)` gets the reply that the scenario wan
 or None to carry it out; nothing here waits or touches the transport, that is the connection's.
 """
 
-import base64
-import binascii
-import hmac
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,21 +11,24 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from relay.sim.authentication import MECHANISMS, Authentication
 from relay.sim.content import Examined, examine
 from relay.sim.effects import Command
+from relay.sim.envelope import (
+    MAIL_ARGUMENT,
+    RCPT_ARGUMENT,
+    parameters_objection,
+    path_objection,
+)
 from relay.sim.keywords import Script, recipient_script
 from relay.sim.receipts import Peer, Refusal, Transaction
 
 if TYPE_CHECKING:
-    from relay.sim.receiver import Connection
+    from relay.sim.connection import Connection
 
-_PATH = rb'<((?:"(?:[^"\\]|\\.)*"|[^<>"\s])*)>'
-_MAIL = re.compile(rb"FROM:" + _PATH + rb"(?: +(.*))?", re.IGNORECASE | re.DOTALL)
-_RCPT = re.compile(rb"TO:" + _PATH + rb"(?: +(.*))?", re.IGNORECASE | re.DOTALL)
 _ENHANCED = re.compile(r"^(\d{3}[ -])\d\.\d{1,3}\.\d{1,3} ", re.MULTILINE)
 #: RFC 5321 §4.5.3.1.4 and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL.
 _LINE_OCTETS = 512 + 26 + 17 + 10 + 500
-_PATH_OCTETS = 254
 
 _OK_MAIL = "250 2.1.0 Sender ok"
 _OK_RCPT = "250 2.1.5 Recipient ok"
@@ -51,8 +51,7 @@ class Dialogue:
         self._is_greeted = False
         self._is_rejected = False
         self._offers_pipelining = False
-        self._auth_line: list[str] | None = None
-        self._auth_mechanism = ""
+        self._auth = Authentication(self._receiver.scenario.credentials)
         self._peer = Peer(
             connection.hosts[0], connection.local_address, connection.remote, "", session
         )
@@ -92,6 +91,7 @@ class Dialogue:
     def secured(self, version: str, cipher: str) -> None:
         """TLS stands: everything said before is forgotten (RFC 3207 §4.2)."""
         self._peer = replace(self._peer, hello="", auth_user="", tls=version, cipher=cipher)
+        self._auth = Authentication(self._receiver.scenario.credentials)
         self._end_transaction()
 
     def receive_line(self, line: bytes, *, more: bool) -> None:
@@ -103,8 +103,8 @@ class Dialogue:
             self._send("500 5.5.2 Bare CR or LF in a command")
             return
         line = line[:-2]
-        if self._auth_line is not None:
-            self._auth_response(line)
+        if self._auth.is_open:
+            self._answer_auth(self._auth.respond(line))
             return
         if len(line) > _LINE_OCTETS and line[:5].upper() != b"AUTH ":
             self._send("500 5.5.2 Line too long")
@@ -185,7 +185,7 @@ class Dialogue:
         kept = [word for word in offered if word not in self._script.hidden]
         kept.append(f"SIZE {self._script.size_octets}")
         if self._script.requires_auth:
-            kept.append("AUTH PLAIN LOGIN")
+            kept.append(" ".join(("AUTH", *MECHANISMS)))
         return tuple(kept)
 
     def _start_tls(self, argument: bytes) -> None:
@@ -223,59 +223,19 @@ class Dialogue:
         if reply is None:
             self._connection.close()
 
-    # ---- AUTH (RFC 4954)
-
     def _authenticate(self, argument: bytes) -> None:
         self._connection.perform(Command.AUTH, partial(self._begin_auth, argument))
 
     def _begin_auth(self, argument: bytes, reply: str | None) -> None:
-        mechanism, _, initial = argument.partition(b" ")
-        self._auth_mechanism = mechanism.upper().decode("ascii", "replace")
         if reply is None and not self._script.requires_auth:
             reply = "502 5.5.1 No AUTH here"
         elif reply is None and (self._peer.auth_user or self.transaction is not None):
             reply = _BAD_SEQUENCE
-        elif reply is None and self._auth_mechanism not in ("PLAIN", "LOGIN"):
-            reply = "504 5.5.4 Mechanism not offered"
-        if reply is not None:
-            self._send(reply)
-            return
-        self._auth_line = []
-        if initial:
-            self._auth_response(b"" if initial == b"=" else initial)
-        else:
-            self._send("334 " if self._auth_mechanism == "PLAIN" else "334 VXNlcm5hbWU6")
+        self._answer_auth(reply or self._auth.begin(argument))
 
-    def _auth_response(self, line: bytes) -> None:
-        given = self._auth_line
-        if given is None:
-            raise AssertionError("a response outside of AUTH")
-        if line == b"*":
-            self._end_auth("501 5.7.0 Authentication cancelled")
-            return
-        try:
-            given.append(base64.b64decode(line, validate=True).decode("utf-8"))
-        except (binascii.Error, UnicodeDecodeError):
-            self._end_auth("501 5.5.2 Not base64")
-            return
-        if self._auth_mechanism == "PLAIN":
-            parts = given[0].split("\0")
-            self._check(*(parts[1:] if len(parts) == 3 else ("", "")))
-        elif len(given) == 1:
-            self._send("334 UGFzc3dvcmQ6")
-        else:
-            self._check(*given)
-
-    def _check(self, user: str, password: str) -> None:
-        expected = self._receiver.scenario.credentials.get(user)
-        if expected is None or not hmac.compare_digest(expected.encode(), password.encode()):
-            self._end_auth("535 5.7.8 Authentication credentials invalid")
-            return
-        self._peer = replace(self._peer, auth_user=user)
-        self._end_auth("235 2.7.0 Authentication successful")
-
-    def _end_auth(self, reply: str) -> None:
-        self._auth_line = None
+    def _answer_auth(self, reply: str) -> None:
+        if self._auth.user != self._peer.auth_user:
+            self._peer = replace(self._peer, auth_user=self._auth.user)
         self._send(reply)
 
     # ---- transaction commands
@@ -284,7 +244,7 @@ class Dialogue:
         self._connection.perform(Command.MAIL, partial(self._sender, argument))
 
     def _sender(self, argument: bytes, reply: str | None) -> None:
-        match = _MAIL.fullmatch(argument)
+        match = MAIL_ARGUMENT.fullmatch(argument)
         reply = reply or self._objection(match)
         if not reply and match is not None:
             transaction = Transaction(
@@ -294,7 +254,7 @@ class Dialogue:
                 forward_paths=[],
                 refused=[],
             )
-            reply = self._parameters(transaction)
+            reply = parameters_objection(transaction, self._script)
             if not reply:
                 self._transactions += 1
                 self.transaction = transaction
@@ -318,31 +278,10 @@ class Dialogue:
         rate = script.messages_per_s
         if rate and self._receiver.registry.is_above_rate(peer.host, rate):
             return "421 4.7.28 Unusual rate of mail from your address, rate limited"
-        return _path_objection(match[1], "5.1.7") if match[1] else ""
-
-    def _parameters(self, transaction: Transaction) -> str:
-        """Take the ESMTP parameters of MAIL; the reply that refuses one, else empty."""
-        is_utf8 = False
-        for parameter in transaction.mail_parameters.split():
-            key, _, value = parameter.upper().partition("=")
-            if key == "SIZE" and value.isdigit():
-                if int(value) > self._script.size_octets:
-                    return "552 5.3.4 Message too large"
-            elif key == "BODY" and value in ("7BIT", "8BITMIME"):
-                if value == "8BITMIME" and "8BITMIME" in self._script.hidden:
-                    return "555 5.5.4 BODY not supported"
-                transaction.is_8bit = value == "8BITMIME"
-            elif key == "SMTPUTF8" and not value and key not in self._script.hidden:
-                is_utf8 = True
-            elif key != "AUTH" or not self._script.requires_auth:
-                return f"555 5.5.4 Parameter {key} not supported"
-        if not is_utf8 and not transaction.reverse_path.isascii():
-            return "553 5.6.7 Address needs SMTPUTF8"
-        transaction.is_8bit |= is_utf8
-        return ""
+        return path_objection(match[1], "5.1.7") if match[1] else ""
 
     def _rcpt(self, argument: bytes) -> None:
-        match = _RCPT.fullmatch(argument)
+        match = RCPT_ARGUMENT.fullmatch(argument)
         transaction = self.transaction
         if transaction is None:
             self._send(_BAD_SEQUENCE)
@@ -362,7 +301,7 @@ class Dialogue:
     ) -> None:
         limit = self._script.recipients_per_transaction
         if reply is None:
-            reply = _path_objection(path.encode(), "5.1.3") or None
+            reply = path_objection(path.encode(), "5.1.3") or None
         if reply is None and limit and len(transaction.forward_paths) >= limit:
             reply = "452 4.5.3 Too many recipients"
         if (
@@ -408,13 +347,3 @@ class Dialogue:
         if "ENHANCEDSTATUSCODES" in self._script.hidden:
             reply = _ENHANCED.sub(r"\1", reply)
         self._connection.send(reply)
-
-
-def _path_objection(path: bytes, code: str) -> str:
-    """The reply that refuses a path for its form, else empty."""
-    local, at, domain = path.rpartition(b"@")
-    if path.lower() == b"postmaster":
-        return ""
-    if not at or not local or not domain or len(path) > _PATH_OCTETS:
-        return f"501 {code} Bad address syntax"
-    return ""
