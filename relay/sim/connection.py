@@ -28,6 +28,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s
 GARBAGE = b"\x00\xff\x16 this is no reply\r\n"
 #: RFC 5321 §4.5.3.1.4 says 512, extensions add to it; AUTH lines may have 12288 (RFC 4954 §4.5.1).
 COMMAND_OCTETS = 12_288
+_ESTABLISHED = 1  # Linux: tcpi_state
+_WATCH_S = 1.0
 #: Input kept while a delay runs before reading stops.
 _PAUSE_OCTETS = 1 << 20
 
@@ -177,7 +179,7 @@ class Connection(asyncio.Protocol):
             case Action.RESET:
                 self.reset()
             case Action.STALL:
-                self._stall()
+                self._stall(command)
             case Action.GARBAGE:
                 self.flush()
                 act("451 4.3.0 Garbage instead of this")
@@ -210,10 +212,27 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         self._process()
 
-    def _stall(self) -> None:
+    def _stall(self, command: Command) -> None:
+        """Answer nothing more; inside a content also stop reading, so that the window fills."""
         self.flush()
         self._blocked = True
-        self._transport.pause_reading()
+        if command is Command.BODY:
+            self._transport.pause_reading()
+            self._watch()
+        else:
+            self._discarding = True  # still reading, to notice when the client goes
+
+    def _watch(self) -> None:
+        """Close once the client has gone, which a transport that does not read never tells."""
+        sock = self._transport.get_extra_info("socket")
+        try:
+            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except (OSError, ValueError):
+            return
+        if state != _ESTABLISHED:
+            self.reset()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
 
     # ---- output
 

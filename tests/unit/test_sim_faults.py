@@ -124,6 +124,30 @@ async def test_stall_keeps_the_connection_without_an_answer(sink):
             await asyncio.wait_for(peer.reader.read(1), 0.2)
 
 
+@pytest.mark.parametrize("recipient", ["stall@a.test", "stall-in-data@a.test", "stall-dot@a.test"])
+async def test_stalled_connection_is_forgotten_when_the_client_goes(sink, recipient):
+    async with Dialogue(sink, "mx1.a.test") as peer:
+        await peer.hello()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.send(recipient), 0.1)
+        assert len(sink.receiver.connections) == 1
+    async with asyncio.timeout(5):
+        while sink.receiver.connections:
+            await asyncio.sleep(0.02)
+
+
+async def test_stall_in_data_lets_the_window_fill(sink):
+    async with Dialogue(sink, "mx1.a.test") as peer:
+        await peer.hello()
+        await peer.envelope("stall-in-data@a.test")
+        await peer.say("DATA")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    peer.writer.write(b"x" * 65536)
+                    await peer.writer.drain()
+
+
 async def test_refused_message_is_recorded_as_refused(sink):
     await attempt(sink, "reject-dot@a.test")
     (receipt,) = sink.mailbox.receipts(ReceiptFilter(accepted=False))
