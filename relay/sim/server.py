@@ -91,7 +91,10 @@ class Sink:
         return self._certificates.authority_path
 
     def address_of(self, host: str) -> str:
-        """The address of a host, which listens from now on; ConfigError if none is to be had."""
+        """The address of a host, which listens from now on; ConfigError if none is to be had.
+
+        To be called on the sink's event loop; from elsewhere use `SinkClient.address_of`.
+        """
         address = self._pool.address_of(host)
         if address is None:
             raise ConfigError(f"no loopback address is free for {host}")
