@@ -8,6 +8,7 @@ logger `relay`, so the application decides.
 """
 
 import logging
+import os
 import re
 import socket
 import sys
@@ -15,7 +16,7 @@ import time
 import traceback
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -35,11 +36,19 @@ _PLAIN_TYPES = frozenset({int, float, bool, type(None)})
 _COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 
 
+class LineStream(Protocol):
+    """Where lines are written: a binary file, or what passes for one."""
+
+    def write(self, line: bytes, /) -> object: ...
+    def flush(self) -> object: ...
+    def isatty(self) -> bool: ...
+
+
 class _Output:
     """Where lines go and how they look; one in a process, set by `configure_logging`."""
 
     def __init__(self) -> None:
-        self.stream: BinaryIO | None = None
+        self.stream: LineStream | None = None
         self.level = LEVELS["info"]
         self.is_human = False
         self.has_colour = False
@@ -61,7 +70,7 @@ _output = _Output()
 
 
 def configure_logging(
-    settings: Settings, *, service: str, stream: BinaryIO | None = None, human: bool | None = None
+    settings: Settings, *, service: str, stream: LineStream | None = None, human: bool | None = None
 ) -> None:
     """Send the log of this process to `stream` (standard output), the standard loggers included.
 
@@ -74,7 +83,8 @@ def configure_logging(
     _output.stream = chosen
     _output.level = LEVELS[settings.log.level]
     _output.is_human = human
-    _output.has_colour = human and is_terminal
+    wants_colour = is_terminal or "FORCE_COLOR" in os.environ
+    _output.has_colour = human and wants_colour and "NO_COLOR" not in os.environ
     _output.redacts_addresses = settings.log.redact_addresses
     _output.common = {
         "service": service,

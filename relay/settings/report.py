@@ -1,0 +1,53 @@
+"""The settings in force, written out: as a file that could be read again, or as rows."""
+
+from typing import Any
+
+import msgspec
+
+from relay.settings.catalogue import Setting, route_settings, sections, show
+from relay.settings.loader import Loaded
+from relay.settings.schema import Section
+
+
+def as_toml(loaded: Loaded, *, with_origin: bool = False) -> str:
+    """TOML of every setting, secrets as `***`; with the origin of each as a comment."""
+    lines = []
+    for section, known in sections().items():
+        lines.append(f"[{section}]")
+        table = getattr(loaded.settings, section)
+        for setting in known.values():
+            origin = f"  # {loaded.origin(setting.name)}" if with_origin else ""
+            lines.append(_line(setting, table) + origin)
+        lines.append("")
+    for route in loaded.settings.routes:
+        lines.append("[[routes]]" + (f"  # {loaded.path}" if with_origin else ""))
+        lines += [_line(setting, route) for setting in route_settings().values()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_rows(loaded: Loaded) -> list[dict[str, Any]]:
+    """One row a setting: name, value as written in the file, variable, origin."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": setting.name,
+            "value": show(setting, getattr(getattr(loaded.settings, section), setting.key)),
+            "variable": setting.variable,
+            "origin": loaded.origin(setting.name),
+        }
+        for section, known in sections().items()
+        for setting in known.values()
+    ]
+    for number, route in enumerate(loaded.settings.routes, 1):
+        values = {key: show(s, getattr(route, key)) for key, s in route_settings().items()}
+        origin = str(loaded.path)
+        rows.append(
+            {"name": f"routes[{number}]", "value": values, "variable": "", "origin": origin}
+        )
+    return rows
+
+
+def _line(setting: Setting, table: Section) -> str:
+    value = getattr(table, setting.key)
+    unset = value is None or value is msgspec.UNSET
+    return f"# {setting.key} = (not set)" if unset else f"{setting.key} = {show(setting, value)}"
