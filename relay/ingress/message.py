@@ -5,6 +5,7 @@ The JSON form (HTTP, `relay send`) and the Python form are the same struct; in J
 """
 
 import re
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -40,7 +41,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One message to be composed (RFC 5322) and sent to all of `to`, `cc` and `bcc`.
 
     Addresses are `"Ann <ann@example.org>"`, `"ann@example.org"` or `Mailbox`. `reverse_path` is
-    where bounces go (default: the address of `from_`; `""`: nowhere). `expires_at` is RFC 3339.
+    where bounces go (default: the address of `from_`; `""`: nowhere). `expires_at` has a time zone;
+    what is not delivered by then is given up.
     """
 
     from_: MailboxValue = msgspec.field(name="from")
@@ -58,7 +60,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     campaign: str = ""
     tags: list[str] = []
     metadata: dict[str, str] = {}
-    expires_at: str | None = None
+    expires_at: datetime | None = None
     one_click_unsubscribe: str | None = None
 
 

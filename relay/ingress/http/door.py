@@ -1,0 +1,21 @@
+"""What the endpoints share: the settings, the link to the store, the submitter."""
+
+import msgspec
+
+from relay.ingress.store_link import StoreLink
+from relay.ingress.submit import Submitter
+from relay.settings.schema import Settings
+from relay.store.queue import Store
+
+
+class Door(msgspec.Struct, frozen=True):
+    """One HTTP process's dependencies."""
+
+    settings: Settings
+    link: StoreLink
+    submitter: Submitter
+
+    @property
+    def store(self) -> Store:
+        """The store; StoreUnavailable (503) while Redis is absent."""
+        return self.link.store

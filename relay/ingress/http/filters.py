@@ -1,0 +1,138 @@
+"""Query parameters of lists, and the bodies of verbs on queues."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.ingress.http.problem import Problem
+from relay.model.address import normalize_domain
+from relay.model.errors import Finding
+from relay.model.state import State
+from relay.model.units import parse_duration_s
+from relay.store.views import MessageFilter, QueueMatch
+
+_Class = Literal["transactional", "bulk"]
+_STATES = tuple(str(state) for state in State)
+
+
+class Query(BaseModel):
+    """Query parameters; an unknown one is an error, not a filter silently left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MessageQuery(Query):
+    """Which messages."""
+
+    domain: Annotated[str, Field(description="domain of a recipient")] = ""
+    state: Annotated[str, Field(description="state of a recipient")] = ""
+    campaign: str = ""
+    tenant: str = ""
+    sender: Annotated[str, Field(alias="from", description="reverse-path, or @domain")] = ""
+    recipient: Annotated[str, Field(alias="to", description="address, or @domain")] = ""
+    older_than: Annotated[str, Field(description="age such as 2h")] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    cursor: str = ""
+
+    def filter(self) -> MessageFilter:
+        """As the store takes it."""
+        if self.state not in ("", *_STATES):
+            raise invalid("state", f"{self.state!r} is no state", f"one of {', '.join(_STATES)}")
+        return MessageFilter(
+            domain=_domain("domain", self.domain),
+            state=self.state,
+            campaign=self.campaign,
+            tenant=self.tenant,
+            sender=self.sender,
+            recipient=self.recipient,
+            older_than_s=duration_s("older_than", self.older_than) if self.older_than else 0.0,
+        )
+
+
+class QueueQuery(Query):
+    """Which queues."""
+
+    mail_class: Annotated[_Class | Literal[""], Field(alias="class")] = ""
+    tenant: str = ""
+    campaign: str = ""
+    destination: Annotated[str, Field(description="domain, or [route]")] = ""
+    limit: Annotated[int, Field(ge=1, le=10000)] = 1000
+
+    def match(self) -> QueueMatch:
+        """As the store takes it."""
+        return QueueMatch(
+            mail_class=self.mail_class,
+            tenant=self.tenant,
+            campaign=self.campaign,
+            destination=_domain("destination", self.destination),
+        )
+
+
+class QueueSelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which queues a verb is for; without a filter `all` must be true."""
+
+    mail_class: _Class | Literal[""] = msgspec.field(name="class", default="")
+    tenant: str = ""
+    campaign: str = ""
+    destination: str = ""
+    all: bool = False
+
+
+class SuspensionRequest(QueueSelection, frozen=True, kw_only=True):
+    """What to suspend, why, and for how long (`"1h"` or seconds)."""
+
+    reason: str = "suspended by an operator"
+    duration: str | float = "1h"
+
+
+class VerbRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a verb is used; shown with the recipient."""
+
+    reason: str = ""
+
+
+def match_of(selection: QueueSelection) -> QueueMatch:
+    """The match of a verb; a missing filter is an error unless all are meant."""
+    match = QueueMatch(
+        mail_class=selection.mail_class,
+        tenant=selection.tenant,
+        campaign=selection.campaign,
+        destination=_domain("destination", selection.destination),
+    )
+    if match == QueueMatch() and not selection.all:
+        raise invalid("all", "no filter is given", "give a filter, or all: true for every queue")
+    return match
+
+
+def duration_s(field: str, given: str | float) -> float:
+    """Seconds of `"5m"` or a number, above 0."""
+    try:
+        seconds = parse_duration_s(given) if isinstance(given, str) else float(given)
+    except ValueError as error:
+        raise invalid(field, str(error), 'write for example "5m"') from None
+    if not (0 < seconds < 366 * 86400 and math.isfinite(seconds)):
+        raise invalid(field, "is not between 0 and a year", 'write for example "5m"')
+    return seconds
+
+
+def _domain(field: str, given: str) -> str:
+    """A domain as it is stored; `[route]` stays as it is."""
+    if not given or given.startswith("["):
+        return given
+    try:
+        return normalize_domain(given.removeprefix("@"))
+    except ValueError as error:
+        raise invalid(field, f"{given[:80]!r} {error}", "give a domain name") from None
+
+
+def invalid(field: str, message: str, fix: str) -> Problem:
+    """The problem of one wrong value."""
+    finding = Finding(field, "invalid_value", message, fix)
+    return Problem(422, finding.code, str(finding), findings=[finding])
+
+
+def shown(value: Any) -> str:
+    """A value of a request as it may stand in an error."""
+    return repr(value)[:80]
