@@ -42,21 +42,33 @@ class Link:
             if not client.is_over:
                 await self._hear(phase, deadline)
 
+    async def flush_up_to_dot(self) -> None:
+        """Write the content but for its last block, which carries the final dot."""
+        while not self.client.dot_is_next and await self._flush_block():
+            pass
+
     async def flush(self) -> None:
         """Write all that the machine has to say; ends early where the peer ends the session."""
+        while await self._flush_block():
+            pass
+
+    async def _flush_block(self) -> bool:
         client, stream = self.client, self.stream
-        while data := client.data_to_send():
-            try:
-                stream.write(data)
-            except ConnectionLost:
-                await self.catch_up()
-                return
-            if stream.unwritten:
-                await self._drain()
-            if client.is_sending:
-                # More blocks follow: other sessions get their turn, and so does the peer's voice.
-                await asyncio.sleep(0)
-                await self.catch_up()
+        data = client.data_to_send()
+        if not data:
+            return False
+        try:
+            stream.write(data)
+        except ConnectionLost:
+            await self.catch_up()
+            return False
+        if stream.unwritten:
+            await self._drain()
+        if client.is_sending:
+            # More blocks follow: other sessions get their turn, and so does the peer's voice.
+            await asyncio.sleep(0)
+            await self.catch_up()
+        return True
 
     async def catch_up(self) -> None:
         """Tell the machine what is here already: the peer may have spoken, or gone, unasked."""

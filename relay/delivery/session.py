@@ -21,6 +21,7 @@ from relay.delivery.values import (
     TransactionResult,
 )
 from relay.model.errors import (
+    ConnectionLost,
     DeadlineExpired,
     LeaseLost,
     LocalProtocolError,
@@ -137,9 +138,10 @@ class Session:
     ) -> TransactionResult:
         """Run one transaction; breakages are in the result, with every reply read before them.
 
-        `before_dot` is awaited before any content is written; False, or an exception, drops the
-        connection without the final dot. `following` goes out behind the dot where PIPELINING is
-        offered: the next call must be for it. LocalProtocolError where calls overlap.
+        `before_dot` is awaited right before the block that carries the final dot (up to 128 KiB
+        of content: before all of it); False, or an exception, drops the connection without the
+        dot. `following` goes out behind the dot where PIPELINING is offered: the next call must
+        be for it. LocalProtocolError where calls overlap.
         """
         if self._is_busy:
             raise LocalProtocolError("a transaction is already running on this session")
@@ -176,26 +178,27 @@ class Session:
         following: Transaction | None,
         timings: dict[str, float],
     ) -> None:
-        link, now = self._link, self._loop.time
+        link, client, now = self._link, self._client, self._loop.time
         began = now()
         event = await link.next_event()
         answered = now()
         timings["envelope"] = answered - began
         if not isinstance(event, GoAhead):
             return
+        client.send_content(exchange)
+        asked_s = 0.0
         if before_dot is not None:
-            if not await before_dot():
+            await link.flush_up_to_dot()
+            asked = now()
+            if not client.is_over and not await before_dot():
                 raise LeaseLost("the final dot was not to be sent any more")
+            asked_s = now() - asked
             await link.catch_up()
-            if self._client.is_over:
-                self._client.next_event()
-            answered = now()
-        if following is not None and self._client.extensions.pipelining:
+        if following is not None and client.extensions.pipelining and not client.is_over:
             self._announce(following)
-        self._client.send_content(exchange)
         await link.flush()
         written = now()
-        timings["data"] = written - answered
+        timings["data"] = written - answered - asked_s
         await link.next_event()
         timings["data_done"] = now() - written
 
@@ -248,5 +251,6 @@ class Session:
         await self._stream.wait_closed(_CLOSE_S)
 
     def abort(self) -> None:
-        """Drop the connection at once."""
+        """Drop the connection at once; what runs on it ends in ConnectionLost."""
+        self._client.receive_eof(ConnectionLost("the connection was dropped by us"))
         self._stream.abort()

@@ -13,6 +13,7 @@ Rules of this file:
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import ssl
 import sys
@@ -75,7 +76,13 @@ class Stream(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether the connection is established and the peer may still speak."""
-        return self._lost is None and not self._is_eof and self._transport is not None
+        transport = self._transport
+        return (
+            transport is not None
+            and self._lost is None
+            and not self._is_eof
+            and not transport.is_closing()
+        )
 
     @property
     def unwritten(self) -> bool:
@@ -126,23 +133,25 @@ class Stream(asyncio.Protocol):
         if self._chunks:
             self.abort()
             raise TlsFailed("octets in clear before the handshake")
-        started = self._loop.time()
         try:
-            encrypted = await self._loop.start_tls(
-                transport,
-                self,
-                context,
-                server_hostname=host.rstrip("."),
-                ssl_handshake_timeout=timeout_s,
-                ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
-            )
-        except BaseException as error:
+            async with asyncio.timeout(timeout_s):
+                encrypted = await self._loop.start_tls(
+                    transport,
+                    self,
+                    context,
+                    server_hostname=host.rstrip("."),
+                    ssl_handshake_timeout=timeout_s + 60,
+                    ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
+                )
+        except TimeoutError as error:
             self._give_up(transport)
-            if not isinstance(error, (OSError, ValueError)):
-                raise
-            if self._loop.time() - started >= timeout_s:
-                raise DeadlineExpired("tls", timeout_s) from error
+            raise DeadlineExpired("tls", timeout_s) from error
+        except (OSError, ValueError) as error:
+            self._give_up(transport)
             raise TlsFailed(failure_text(error)) from error
+        except BaseException:
+            self._give_up(transport)
+            raise
         if encrypted is None:
             self._give_up(transport)
             raise TlsFailed("the connection was closed in the handshake")
@@ -190,7 +199,8 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self._tls:
             self._salvage()
-        self._lose(str(exc) if exc is not None else "the connection was closed")
+        text = _text(exc) if isinstance(exc, OSError) else str(exc)
+        self._lose(text if exc is not None else "the connection was closed")
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -278,7 +288,7 @@ async def connect(
         raise ConnectFailed(f"no connection within {timeout_s:g} s") from error
     except OSError as error:
         sock.close()
-        raise ConnectFailed(error.strerror or str(error)) from error
+        raise ConnectFailed(_text(error)) from error
     except BaseException:
         sock.close()
         raise
@@ -299,5 +309,10 @@ def _socket_to(address: str, source_address: str) -> socket.socket:
             sock.bind((source_address, 0))
     except OSError as error:
         sock.close()
-        raise ConnectFailed(f"cannot connect from {source_address}: {error.strerror}") from error
+        raise ConnectFailed(f"cannot connect from {source_address}: {_text(error)}") from error
     return sock
+
+
+def _text(error: OSError) -> str:
+    """The system's words for an error; the event loops put their own in `strerror`."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)

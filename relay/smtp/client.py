@@ -26,7 +26,7 @@ from relay.smtp.exchanges import Exchanges, Expected, Wire
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions, parse_extensions
 from relay.smtp.reply_reader import ReplyReader
 from relay.smtp.states import EHLO_UNKNOWN, HEARS, PHASES, SAYS, Phase, State
-from relay.smtp.transaction import Answered, Event, Exchange, Transaction
+from relay.smtp.transaction import Answered, Event, Exchange, Stage, Transaction
 from relay.smtp.transcript import reply_lines
 
 _NOTHING: Expected = (UNASKED, None, 0)
@@ -114,6 +114,11 @@ class Client:
         return self._exchanges.is_sending
 
     @property
+    def dot_is_next(self) -> bool:
+        """Whether content is being sent and the next `data_to_send` carries the final dot."""
+        return self._exchanges.dot_is_next
+
+    @property
     def is_usable(self) -> bool:
         """Whether a transaction may be started."""
         return self._broken is None and MAIL in SAYS[self.state]
@@ -197,12 +202,16 @@ class Client:
 
     def _read_replies(self) -> None:
         expected = self._wire.expected
-        reader = self._reader
-        while reader.has_rest:
-            if self.state is State.HANDSHAKE:
+        while True:
+            if expected:
+                verb, exchange, index = expected[0]
+            elif not self._reader.has_rest:
+                return
+            elif self.state is State.HANDSHAKE:
                 raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
-            verb, exchange, index = expected[0] if expected else _NOTHING
-            reply = reader.next_reply(verb)
+            else:
+                verb, exchange, index = _NOTHING
+            reply = self._reader.next_reply(verb)
             if reply is None:
                 return
             self.replies_read += 1
@@ -220,7 +229,8 @@ class Client:
             raise RemoteProtocolError(f"{reply.code} is no reply to {verb}")
         if exchange is not None:
             self._exchanges.hear(verb, exchange, index, reply)
-            self._settle_state()
+            if exchange.stage is Stage.FINISHED:
+                self._settle_state()
             return
         self.state = state
         self._note(reply)

@@ -81,6 +81,14 @@ class Exchanges:
         """Whether blocks of content are left to be queued."""
         return self._sending is not None
 
+    @property
+    def dot_is_next(self) -> bool:
+        """Whether the next block carries the final dot."""
+        exchange = self._sending
+        if exchange is None:
+            return False
+        return len(exchange.transaction.content) - self._sent_octets <= BLOCK_OCTETS
+
     def start(self, transaction: Transaction, extensions: Extensions) -> Exchange:
         """Queue a transaction; LocalProtocolError, and nothing said, where it is malformed."""
         if not transaction.forward_paths:

@@ -19,6 +19,8 @@ from relay.model.reply import Reply
 LINE_OCTETS = 8192
 #: What is kept of a reply's text, over all its lines.
 TEXT_OCTETS = 4096
+#: The same for EHLO, whose text decides what is safe to do: nothing of it may be lost.
+OFFERS_OCTETS = 65536
 #: A reply longer than this, all lines together, is an attack.
 REPLY_OCTETS = 1024 * 1024
 
@@ -86,7 +88,7 @@ class ReplyReader:
                 self._fail(f"reply to {command} mixes codes {_shown(self._code)} and {code!r}")
             if separator == b"-":
                 self._code = code
-                self._keep(line[4:])
+                self._keep(line[4:], command)
                 continue
             return self._complete(code, line, command)
 
@@ -105,17 +107,18 @@ class ReplyReader:
             end -= 1
         return self._buffer[start:end]
 
-    def _keep(self, text: bytes) -> None:
+    def _keep(self, text: bytes, command: str) -> None:
         self._reply_octets += len(text) + 6
         if self._reply_octets > REPLY_OCTETS:
             self._fail(f"reply longer than {REPLY_OCTETS} octets")
-        room = TEXT_OCTETS - self._text_octets
+        limit = OFFERS_OCTETS if command == "EHLO" else TEXT_OCTETS
+        room = limit - self._text_octets
         if room > 0:
             self._lines.append(text[:room])
             self._text_octets += min(len(text), room) + 1
 
     def _complete(self, code: bytes, line: bytes, command: str) -> Reply:
-        self._keep(line[4:])
+        self._keep(line[4:], command)
         lines = [text.translate(_PRINTABLE).decode("ascii") for text in self._lines]
         reply = _reply(int(code), lines, command)
         if not self._code and len(line) < _MEMO_LINE_OCTETS and command != "end-of-data":

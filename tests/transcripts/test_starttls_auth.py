@@ -1,0 +1,203 @@
+"""STARTTLS and AUTH as dialogues (rows C35-C50 of the edge-case table)."""
+
+import base64
+
+import pytest
+from player import Talker, play, three_ways, transaction
+
+from relay.model.credentials import Credentials
+from relay.model.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from relay.smtp.client import Client
+from relay.smtp.sasl import Login, Plain
+from relay.smtp.states import State
+
+pytestmark = three_ways
+
+SECRET = Credentials("user", "pass word")
+PLAIN = base64.b64encode(b"\0user\0pass word").decode()
+HELLO = """
+S: 220 mx
+C: EHLO relay.test
+S: 250-mx
+"""
+
+
+def test_capabilities_before_tls_are_forgotten(way: str) -> None:
+    script = """
+    S: 220 mx
+    C: EHLO relay.test
+    S: 250-mx
+    S: 250-PIPELINING
+    S: 250-SIZE 10
+    S: 250 STARTTLS
+    C: STARTTLS
+    S: 220 go
+    TLS
+    C: EHLO relay.test
+    S: 250 mx.inside
+    C: MAIL FROM:<a@relay.test>
+    """
+    talker = Talker(starttls=True, transactions=[transaction()])
+    played = play(script, way, talker)
+    assert not played.client.extensions.pipelining
+    assert played.client.extensions.size_limit is None
+    assert played.client.server_name == "mx.inside"
+
+
+def test_octets_behind_the_starttls_reply_are_never_read_as_replies(way: str) -> None:
+    script = """
+    S: 220 mx
+    C: EHLO relay.test
+    S: 250 STARTTLS
+    C: STARTTLS
+    S!: 220 go\\r\\n250-injected\\r\\n250 AUTH PLAIN\\r\\n
+    """
+    played = play(script, way, Talker(starttls=True))
+    assert isinstance(played.broken, RemoteProtocolError)
+    assert "AUTH" not in played.client.extensions.auth
+    assert played.client.state is State.CLOSED
+
+
+@pytest.mark.parametrize("code", [454, 502])
+def test_starttls_refused_leaves_the_session_usable_in_clear(way: str, code: int) -> None:
+    script = f"""
+    S: 220 mx
+    C: EHLO relay.test
+    S: 250-mx
+    S: 250 STARTTLS
+    C: STARTTLS
+    S: {code} not now
+    C: MAIL FROM:<a@relay.test>
+    """
+    played = play(script, way, Talker(starttls=True, transactions=[transaction()]))
+    assert played.client.is_usable
+
+
+def test_auth_plain_authenticates_in_one_round_trip(way: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH LOGIN PLAIN
+    C: AUTH PLAIN {PLAIN}
+    S: 235 2.7.0 welcome
+    C: MAIL FROM:<a@relay.test>
+    """
+    talker = Talker(credentials=SECRET, is_private=True, transactions=[transaction()])
+    assert play(script, way, talker).answers[-1].code == 235
+
+
+def test_auth_login_answers_two_challenges(way: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH=LOGIN
+    C: AUTH LOGIN
+    S: 334 VXNlcm5hbWU6
+    C: {base64.b64encode(b"user").decode()}
+    S: 334 UGFzc3dvcmQ6
+    C: {base64.b64encode(b"pass word").decode()}
+    S: 235 welcome
+    C: QUIT
+    """
+    played = play(script, way, Talker(credentials=SECRET, is_private=True))
+    assert [reply.code for reply in played.answers] == [220, 250, 235]
+    assert not any(played.problems)
+
+
+def test_auth_secrets_are_not_in_the_transcript(way: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH LOGIN
+    C: AUTH LOGIN
+    S: 334 VXNlcm5hbWU6
+    C: {base64.b64encode(b"user").decode()}
+    S: 334 UGFzc3dvcmQ6
+    C: {base64.b64encode(b"pass word").decode()}
+    S: 235 welcome
+    C: QUIT
+    """
+    text = "\n".join(play(script, way, Talker(credentials=SECRET, is_private=True)).client.opening)
+    for secret in ("pass word", base64.b64encode(b"pass word").decode(), "VXNl", "UGFz"):
+        assert secret not in text
+    assert "AUTH LOGIN" in text
+
+
+def test_auth_refused_keeps_all_lines_of_the_reply(way: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH PLAIN
+    C: AUTH PLAIN {PLAIN}
+    S: 535-5.7.8 bad
+    S: 535 5.7.8 credentials
+    C: QUIT
+    """
+    played = play(script, way, Talker(credentials=SECRET, is_private=True))
+    assert played.answers[2].lines == ("bad", "credentials")
+    assert played.answers[2].enhanced == "5.7.8"
+
+
+@pytest.mark.parametrize("challenge", ["334 ***", "334-VXNl\nS: 334 cm5h"])
+def test_challenge_that_is_no_base64_is_cancelled(way: str, challenge: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH LOGIN
+    C: AUTH LOGIN
+    S: {challenge}
+    C: *
+    S: 501 cancelled
+    C: QUIT
+    """
+    played = play(script, way, Talker(credentials=SECRET, is_private=True))
+    assert played.answers[2].code == 501
+    assert played.problems[2].startswith("AUTH LOGIN: ")
+
+
+def test_challenge_after_everything_was_said_is_cancelled(way: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH PLAIN
+    C: AUTH PLAIN {PLAIN}
+    S: 334
+    C: *
+    S: 501 cancelled
+    C: QUIT
+    """
+    assert play(script, way, Talker(credentials=SECRET, is_private=True)).problems[2]
+
+
+@pytest.mark.parametrize("reply", ["235 fine", "334 again"])
+def test_cancelled_auth_answered_by_success_breaks_the_session(way: str, reply: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH LOGIN
+    C: AUTH LOGIN
+    S: 334 ***
+    C: *
+    S: {reply}
+    """
+    played = play(script, way, Talker(credentials=SECRET, is_private=True))
+    assert isinstance(played.broken, RemoteProtocolError)
+
+
+def test_empty_initial_response_is_an_equals_sign(way: str) -> None:
+    class Empty(Plain):
+        def initial_response(self) -> bytes:
+            return b""
+
+    script = f"{HELLO}S: 250 AUTH PLAIN\nC: AUTH PLAIN =\nS: 235 ok\nC: QUIT"
+    play(script, way, Talker(mechanism=Empty(SECRET), is_private=True))
+
+
+def test_no_initial_response_leaves_no_trailing_space(way: str) -> None:
+    script = f"{HELLO}S: 250 AUTH LOGIN\nC: AUTH LOGIN\nS: 535 no\nC: QUIT"
+    play(script, way, Talker(mechanism=Login(SECRET), is_private=True))
+
+
+def test_auth_on_a_clear_path_is_refused_before_any_octet(way: str) -> None:
+    client = Client("relay.test")
+    client.receive(b"220 mx\r\n")
+    client.hello()
+    client.data_to_send()
+    client.receive(b"250-mx\r\n250 AUTH PLAIN\r\n")
+    with pytest.raises(LocalProtocolError, match="without TLS"):
+        client.authenticate(Plain(SECRET))
+    assert client.data_to_send() == b""
+    assert client.is_usable
+
+
+def test_auth_421_ends_the_session(way: str) -> None:
+    script = f"{HELLO}S: 250 AUTH PLAIN\nC: AUTH PLAIN {PLAIN}\nS: 421 too many failures"
+    played = play(script, way, Talker(credentials=SECRET, is_private=True, quits=False))
+    assert isinstance(played.broken, ConnectionLost)
+    assert played.answers[-1].code == 421
