@@ -14,7 +14,8 @@ from relay.ingress.field_value import parameter
 from relay.ingress.message import Attachment
 from relay.model.errors import Finding, SubmissionRefused
 
-_LONG_LINE = re.compile(r"[^\n]{997}")
+#: RFC 5321 §4.5.3.1.6 without CRLF, and without the dot that stuffing may add.
+_LINE_LENGTH = 997
 _BARE_END = re.compile(r"\r\n?|\n")
 _ASCII = bytes(range(128))
 _MEDIA_TYPE = re.compile(
@@ -55,7 +56,7 @@ def text_part(subtype: str, text: str, *, field: str) -> Part:
 
 
 def _encode_text(text: str, octets: bytes) -> tuple[str, bytes]:
-    if text.isascii() and _LONG_LINE.search(text) is None:
+    if text.isascii() and max(map(len, text.split("\n"))) <= _LINE_LENGTH:
         return "7bit", octets
     if len(octets.translate(None, _ASCII)) * 6 > len(octets):
         return "base64", _base64(octets)
