@@ -4,8 +4,8 @@ What fails names its phase: connect, greeting, hello, tls or auth. Passwords nev
 without TLS, unless it stays on this machine.
 """
 
-import asyncio
 import contextlib
+import time
 
 from relay.delivery.link import Link
 from relay.delivery.values import Dialogue, Endpoint, SessionFailed
@@ -38,9 +38,8 @@ class Opening:
         self._endpoint = endpoint
         self._dialogue = dialogue
         self._tls = tls
-        self._loop = asyncio.get_running_loop()
         self._phase = "connect"
-        self._phase_began = self._loop.time()
+        self._phase_began = time.monotonic()
         self._client: Client | None = None
         self._link: Link | None = None
         self.timings: dict[str, float] = {}
@@ -161,7 +160,7 @@ class Opening:
         self._phase = phase
 
     def _end_phase(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         spent_s = now - self._phase_began
         self.timings[self._phase] = self.timings.get(self._phase, 0.0) + spent_s
         self._phase_began = now

@@ -9,6 +9,7 @@ order of things and what a breakage means for the transaction that it met.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from relay.delivery.link import Link
@@ -88,7 +89,6 @@ class Session:
         self._link = link
         self._client = link.client
         self._stream = link.stream
-        self._loop = asyncio.get_running_loop()
         self._quit_s = dialogue.timeouts.quit
         self._ahead: Exchange | None = None
         self._is_busy = False
@@ -178,7 +178,7 @@ class Session:
         following: Transaction | None,
         timings: dict[str, float],
     ) -> None:
-        link, client, now = self._link, self._client, self._loop.time
+        link, client, now = self._link, self._client, time.monotonic
         began = now()
         event = await link.next_event()
         answered = now()

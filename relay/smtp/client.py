@@ -174,6 +174,8 @@ class Client:
 
     def send_content(self, exchange: Exchange) -> None:
         """After GoAhead: let `data_to_send` give the content and the final dot."""
+        if self._broken is not None:
+            raise self._broken.with_traceback(None)
         self._exchanges.send_content(exchange)
 
     def quit(self) -> None:

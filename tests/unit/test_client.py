@@ -144,6 +144,18 @@ def test_large_content_comes_in_blocks_and_stops_when_the_server_refuses_it() ->
         client.next_event()
 
 
+def test_go_ahead_and_421_in_one_segment_send_no_content() -> None:
+    client = ready("PIPELINING")
+    exchange = client.start(Transaction("a@relay.test", ("b@mx.test",), b"x"))
+    client.data_to_send()
+    client.receive(b"250 ok\r\n250 ok\r\n354 go\r\n421 going down\r\n")
+    assert isinstance(client.next_event(), GoAhead)
+    with pytest.raises(ConnectionLost):
+        client.send_content(exchange)
+    assert client.data_to_send() == b""
+    assert not exchange.dot_sent
+
+
 def test_success_before_the_end_of_the_content_is_no_success() -> None:
     client = ready("PIPELINING")
     exchange = client.start(Transaction("a@relay.test", ("b@mx.test",), b"x" * 500_000))
