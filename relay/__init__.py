@@ -19,15 +19,15 @@ Read `delivery/attempt.py` first, then up and down that road; words are defined 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relay.ingress.client import Message, Relay
+    from relay.ingress.client import AsyncRelay, Attachment, Mailbox, Message, Relay
 
 __version__ = "0.1.0"
-__all__ = ["Message", "Relay", "__version__"]
+__all__ = ["AsyncRelay", "Attachment", "Mailbox", "Message", "Relay", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """`Relay` and `Message` are imported when they are asked for: `import relay` stays cheap."""
-    if name in ("Message", "Relay"):
+    if name in __all__:
         from relay.ingress import client
 
         return getattr(client, name)

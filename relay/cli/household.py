@@ -17,6 +17,7 @@ from relay.cli.faults import CommandFailed
 from relay.cli.output import Output
 from relay.cli.supervisor import Supervisor
 from relay.model.errors import ConfigError
+from relay.settings.files import data_folder
 from relay.settings.kinds import ListenAddress, parse_listen
 from relay.settings.loader import Loaded, listens
 from relay.settings.schema import Mode, Settings
@@ -27,14 +28,6 @@ from relay.telemetry.log import get_logger
 _REDIS_OPENS_S = 15.0
 _LISTENING_S = 10.0
 _log = get_logger()
-
-
-def data_folder(settings: Settings) -> Path:
-    """`up.data_dir`, else `$XDG_STATE_HOME/relay`, else `~/.local/state/relay`."""
-    if settings.up.data_dir:
-        return Path(settings.up.data_dir).expanduser().absolute()
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state).absolute() / "relay"
 
 
 def prepare(loaded: Loaded, flags: dict[str, Any]) -> "Household":

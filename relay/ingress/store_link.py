@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from relay.model.errors import ConfigError, StoreUnavailable
 from relay.model.message import Receipt, Submission
-from relay.settings.schema import Settings
+from relay.settings.files import data_folder
+from relay.settings.schema import Mode, Settings
+from relay.store.keys import prefix
 from relay.store.queue import Store
+from relay.store.server import private_url
+from relay.store.wire import Wire
 from relay.telemetry.log import get_logger
 
 _FIRST_PAUSE_S = 0.25
@@ -83,4 +88,51 @@ async def open_store(settings: Settings, client_name: str) -> Store:
         settings.delivery.mode,
         client_name=client_name,
         watermark=settings.redis.accept_watermark,
+    )
+
+
+async def find_store(
+    settings: Settings, client_name: str, *, url: str = "", mode: str = ""
+) -> Store:
+    """Open the store for a program that was perhaps told nothing.
+
+    The URL is the given one, else that of the settings, else that of the Redis which `relay up`
+    keeps for this user. The mode is the given one, else that of the settings, else the only one
+    that the store has been used in. ConfigError where it cannot be told.
+    """
+    mode = mode or str(settings.delivery.mode or "")
+    if mode not in ("", *Mode):
+        raise ConfigError(f'mode: {mode!r} is none; write "sink" or "live"')
+    found = url or settings.redis.url or _private_url(settings, mode)
+    if not mode:
+        mode = await _only_mode(found, client_name)
+    watermark = settings.redis.accept_watermark
+    return await Store.connect(found, mode, client_name=client_name, watermark=watermark)
+
+
+def _private_url(settings: Settings, mode: str) -> str:
+    """The URL of the Redis that `relay up` runs now; StoreUnavailable where there is none."""
+    folder = data_folder(settings)
+    for name in [mode] if mode else list(Mode):
+        url = private_url(folder / name)
+        if Path(url.removeprefix("unix://")).exists():
+            return url
+    raise StoreUnavailable(
+        "no Redis was named (RELAY_REDIS_URL) and `relay up` does not run with its data in "
+        f"{folder}"
+    )
+
+
+async def _only_mode(url: str, client_name: str) -> str:
+    """The mode in which the store at the URL is used, when it is one."""
+    wire = Wire(url, client_name=client_name)
+    try:
+        used = [mode for mode in Mode if await wire.call("EXISTS", prefix(mode) + "meta")]
+    finally:
+        await wire.close()
+    if len(used) == 1:
+        return str(used[0])
+    raise ConfigError(
+        f"delivery.mode: the store is used in {'both modes' if used else 'no mode yet'}; "
+        'set RELAY_DELIVERY_MODE to "sink" or "live"'
     )

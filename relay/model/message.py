@@ -10,7 +10,7 @@ from relay.model.verdict import Verdict
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """One validated message on its way into the store; content is wire-ready (CRLF, no dot-stuffing).
+    """One validated message on its way into the store; content has CRLF and no dot-stuffing.
 
     `destinations[i]` is where `forward_paths[i]` is grouped: its domain or `[route]`.
     `expires_after_s`, `delay_notice_after_s` count from acceptance; 0 = no delay notice.

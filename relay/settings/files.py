@@ -3,12 +3,21 @@
 Shipped files lie in `relay/settings/defaults` of an installed wheel and in `config/` of a checkout.
 """
 
+import os
 from pathlib import Path
 
 from relay.model.errors import ConfigError
 from relay.settings.schema import Settings
 
 _HERE = Path(__file__).resolve().parent
+
+
+def data_folder(settings: Settings) -> Path:
+    """`up.data_dir`, else `$XDG_STATE_HOME/relay`, else `~/.local/state/relay`."""
+    if settings.up.data_dir:
+        return Path(settings.up.data_dir).expanduser().absolute()
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state).absolute() / "relay"
 
 
 def shipped(name: str) -> Path:

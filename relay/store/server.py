@@ -114,6 +114,11 @@ class PrivateRedis:
         return "ready" if answer.startswith(b"+PONG") else "loading"
 
 
+def private_url(folder: Path) -> str:
+    """The URL at which the Redis of this data folder listens, whether it runs or not."""
+    return f"unix://{_socket_path(folder)}"
+
+
 def find_server() -> str:
     """The path of a Redis or Valkey server; ConfigError where there is none."""
     named = os.environ.get("RELAY_REDIS_SERVER", "")
