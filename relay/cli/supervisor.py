@@ -150,44 +150,58 @@ class _Run:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _run_once(self) -> int:
-        program = self.program
+        # A pipe of our own: with asyncio's, wait() lasts until the last process that inherited it
+        # is gone, not only the program itself.
+        ours, theirs = os.pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *program.command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=program.environment,
-                pass_fds=program.inherited,
-                process_group=0,
-                preexec_fn=_die_with(os.getpid()),
-            )
+            process = await self._start_process(theirs)
         except OSError as error:
-            _log.error("program.not_started", program=program.name, error=str(error))
+            os.close(ours)
+            _log.error("program.not_started", program=self.program.name, error=str(error))
             return os.EX_OSERR
+        finally:
+            os.close(theirs)
         self.group, self._process = process.pid, process
         self._supervisor.tell_keeper("+", self.group)
         if self._unwanted.is_set():  # stopped while it was being started
             self._signal(signal.SIGTERM)
-        reading = asyncio.create_task(self._read_lines(process))
+        reading = asyncio.create_task(self._read_lines(ours))
         code = await process.wait()
         self._kill_group()
-        await asyncio.wait([reading], timeout=2)
-        reading.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reading, 2)
         self._supervisor.tell_keeper("-", self.group)
         self.group, self._process = 0, None
         return code
 
-    async def _read_lines(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
+    async def _start_process(self, output: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self.program.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=self.program.environment,
+            pass_fds=self.program.inherited,
+            process_group=0,
+            preexec_fn=_die_with(os.getpid()),
+        )
+
+    async def _read_lines(self, pipe: int) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb")
+        )
         rest = b""
-        while chunk := await process.stdout.read(_LONGEST_LINE):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._supervisor.write_line(self.program.name, line)
-            if len(rest) > _LONGEST_LINE:
-                self._supervisor.write_line(self.program.name, rest)
-                rest = b""
+        try:
+            while chunk := await reader.read(_LONGEST_LINE):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._supervisor.write_line(self.program.name, line)
+                if len(rest) > _LONGEST_LINE:
+                    self._supervisor.write_line(self.program.name, rest)
+                    rest = b""
+        finally:
+            transport.close()
         if rest:
             self._supervisor.write_line(self.program.name, rest)
 

@@ -1,0 +1,104 @@
+"""`relay up`: says where everything is, stops in order, and begins where it left off."""
+
+import json
+import os
+import signal
+import smtplib
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.household import household, wait_until
+
+
+def test_up_says_where_it_listens_that_no_mail_leaves_and_what_to_try(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        assert f"SMTP   127.0.0.1:{house.smtp}\n" in house.err
+        assert f"HTTP   http://127.0.0.1:{house.http}\n" in house.err
+        assert "no mail leaves this machine" in house.err
+        assert f"Data   {house.data}\n" in house.err
+        assert "relay send --from" in house.err
+        assert house.end() == 0
+        lines = [json.loads(line) for line in house.out.splitlines()]
+        assert {line["mode"] for line in lines} == {"sink"}
+        assert "up.ready" in [line["event"] for line in lines]
+        assert not house.processes()
+
+
+def test_up_data_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        sockets = list(house.data.glob("*/redis.sock"))
+        assert house.data.stat().st_mode & 0o777 == 0o700
+        assert [path.stat().st_mode & 0o777 for path in sockets] == [0o700]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_up_stops_doors_then_workers_then_redis(tmp_path: Path, number: signal.Signals) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        wait_until(lambda: "engine.started" in house.out, "a worker")
+        assert house.end(number) == 0
+        events = [json.loads(line)["event"] for line in house.out.splitlines()]
+        order = ["up.stopping", "smtpd.stopping", "engine.stopped"]
+        assert sorted(order, key=events.index) == order
+        assert not house.processes()
+
+
+def test_up_again_finds_its_data(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        (path,) = house.data.glob("*/redis.sock")
+        assert redis(path, b"SET kept 1") == b"+OK"
+        house.end()
+        house.start_ready()
+        assert redis(path, b"GET kept") == b"$1"
+
+
+def redis(path: Path, command: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(command + b"\r\n")
+        return connection.recv(1000).split(b"\r\n")[0]
+
+
+def test_up_takes_mail_and_delivers_it_to_the_simulated_internet(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        with smtplib.SMTP("127.0.0.1", house.smtp, timeout=10) as client:
+            client.sendmail("a@example.org", "ann@gmail.test", "Subject: hi\r\n\r\nhello\r\n")
+        wait_until(lambda: "recipient.delivered" in house.out, "delivered")
+
+
+def test_up_restarts_what_dies_and_kills_what_it_left(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        (smtpd,) = [number for number, cmd in house.processes().items() if cmd.endswith(" smtpd")]
+        os.kill(smtpd, signal.SIGKILL)
+        wait_until(
+            lambda: any(
+                cmd.endswith(" smtpd") and number != smtpd
+                for number, cmd in house.processes().items()
+            ),
+            "another smtpd",
+        )
+        assert '"program":"smtpd","how":"killed by SIGKILL"' in house.out
+
+
+def test_up_with_redis_away_keeps_trying_and_refuses_mail_for_now(tmp_path: Path) -> None:
+    with household(tmp_path, RELAY_REDIS_URL="redis://127.0.0.1:1") as house:
+        house.start_ready()
+        with smtplib.SMTP("127.0.0.1", house.smtp, timeout=10) as client:
+            with pytest.raises(smtplib.SMTPException) as caught:
+                client.sendmail("a@example.org", "ann@gmail.test", "Subject: hi\r\n\r\nhello\r\n")
+            code = (
+                getattr(caught.value, "smtp_code", None)
+                or next(
+                    iter(caught.value.args[0].values())  # SMTPRecipientsRefused
+                )[0]
+            )
+            assert 400 <= code < 500
+        assert house.end() == 0
+        assert not house.processes()
