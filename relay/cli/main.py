@@ -8,6 +8,9 @@ import typer
 
 from relay.cli.config import config_app
 from relay.cli.http import http
+from relay.cli.message import message_app
+from relay.cli.queue import queue_app
+from relay.cli.send import send
 from relay.cli.sink import sink
 from relay.cli.smtpd import smtpd
 from relay.cli.status import status
@@ -20,8 +23,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (up, smtpd, http, worker, sink, status):
+for verb in (up, smtpd, http, worker, sink, send, status):
     app.command()(verb)
+app.add_typer(message_app, name="message")
+app.add_typer(queue_app, name="queue")
 app.add_typer(config_app, name="config")
 
 

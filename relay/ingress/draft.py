@@ -19,6 +19,8 @@ from relay.smtp.content import normalize
 
 #: RFC 5321 §4.5.4.1 speaks of 4 to 5 days; more than 30 helps nobody.
 _LONGEST_LIFE_S = 30 * 86400.0
+#: The header block is looked for in so many octets at the beginning.
+_HEADER_SEARCH = 1 << 20
 
 
 class RawMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ def draft_of_raw(raw: RawMessage, *, ingress: str) -> Draft:
     """The draft of a finished message; SubmissionRefused carries every fault of its envelope."""
     content = without_mbox_line(raw.content)
     block = scan(normalize(content[:_HEADER_SEARCH]))
+    if block.is_cut or not block.fields:
+        raise SubmissionRefused(_no_message(content))
     findings: list[Finding] = []
     texts = [(f"to[{index}]", text) for index, text in enumerate(raw.recipients)]
     if raw.recipients_from_header:
@@ -91,10 +95,6 @@ def draft_of_raw(raw: RawMessage, *, ingress: str) -> Draft:
     )
 
 
-#: The header block is looked for in so many octets at the beginning.
-_HEADER_SEARCH = 1 << 20
-
-
 def recipients_of(block: HeaderBlock) -> list[str]:
     """The addresses of To, Cc and Bcc, in order."""
     values = [field.value for field in block.fields if field.name in ("to", "cc", "bcc")]
@@ -104,6 +104,19 @@ def recipients_of(block: HeaderBlock) -> list[str]:
 def without_mbox_line(content: bytes) -> bytes:
     """The content without the `From ` line that mailbox files put before a message."""
     return content.partition(b"\n")[2] if content.startswith(b"From ") else content
+
+
+def _no_message(content: bytes) -> Finding:
+    lines = normalize(content[:2000]).split(b"\r\n")
+    at = next((line for line in lines if b":" not in line and line[:1] not in b" \t"), b"")
+    shown = at[:40].decode("ascii", "replace")
+    shown = "".join(character if character.isprintable() else "?" for character in shown)
+    return Finding(
+        "content",
+        "header.malformed",
+        f"is no RFC 5322 message: '{shown}' stands where a header field 'Name: value' should",
+        "begin it with header fields, then an empty line",
+    )
 
 
 def _reverse_path(raw: RawMessage, block: HeaderBlock) -> Address | None:

@@ -15,7 +15,16 @@ from relay.settings.schema import Settings
 from relay.settings.values import Found, did_you_mean, named_setting
 
 #: Variables of ours that are no settings.
-OTHER_VARIABLES = frozenset({"RELAY_CONFIG", "RELAY_API", "RELAY_REDIS_SERVER", "RELAY_TRACEBACK"})
+OTHER_VARIABLES = frozenset(
+    {
+        "RELAY_API",
+        "RELAY_API_KEY",
+        "RELAY_API_KEY_FILE",
+        "RELAY_CONFIG",
+        "RELAY_REDIS_SERVER",
+        "RELAY_TRACEBACK",
+    }
+)
 #: What Kubernetes and old Docker links set for a service whose name begins with "relay".
 _SERVICE_LINK = re.compile(
     r"RELAY_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT(?:_\d+_(?:TCP|UDP)(?:_.*)?)?)"
