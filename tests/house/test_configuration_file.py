@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relay.settings.catalogue import route_settings, sections
 from relay.settings.loader import load
+from relay.settings.reference import reference
 from relay.settings.schema import Settings
 
 FILE = Path(__file__).parents[2] / "config" / "relay.toml"
@@ -43,3 +44,8 @@ def test_configuration_file_explains_every_setting() -> None:
     for number, line in enumerate(lines):
         if re.match(r"\w+ = ", line):
             assert lines[number - 1].startswith("#"), f"line {number + 1}: {line} has no comment"
+
+
+def test_configuration_reference_is_what_config_docs_prints() -> None:
+    written = (FILE.parents[1] / "docs" / "configuration.md").read_text()
+    assert written == reference(), "run: relay config docs > docs/configuration.md"

@@ -1,6 +1,7 @@
 """Imports go one way (docs: rooms): no room imports one above it or beside it."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,8 @@ def test_module_leaves_foreign_packages_to_their_room(path: Path) -> None:
         assert rooms is None or room in rooms, f"{room} imports {name}"
 
 
-def test_only_relay_and_workers_are_packages() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages == {"relay", "workers"}
+def test_wheel_holds_relay_and_workers_alone_and_the_data_files() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    wheel = build["targets"]["wheel"]
+    assert wheel["packages"] == ["relay", "workers"]
+    assert wheel["force-include"] == {"config": "relay/settings/defaults"}
