@@ -81,7 +81,7 @@ async def run(
     async def work() -> None:
         session = await open_session(port)
         for number in numbers:
-            domain = f"d{number % domains}.test"
+            domain = f"d{number % domains}.notls.test"  # TLS has a benchmark of its own
             recipients = [f"u{number}x{i}@{domain}" for i in range(per_message)]
             head = f"From: <news@example.org>\r\nSubject: bench {number}\r\n\r\n".encode()
             # Another start of the random body each time: no two messages are alike.
