@@ -5,6 +5,9 @@ CHECKED := relay workers tests bench
 # Tests drive relay with a foreign client where they name it.
 FOREIGN := $(if $(shell grep -rlw swaks tests --include='*.py' 2>/dev/null),swaks)
 
+# `relay up` stops when make is killed: the kernel tells it.
+WITH_MAKE := $(shell command -v setpriv >/dev/null && echo setpriv --pdeathsig TERM)
+
 .PHONY: help run test lint bench set-up clean
 
 help:
@@ -18,7 +21,7 @@ set-up:
 	@deploy/setup.sh redis-server
 
 run: set-up
-	@exec $(BIN)/relay up $(ARGS)
+	@exec $(WITH_MAKE) $(BIN)/relay up $(ARGS)
 
 test:
 	@deploy/setup.sh redis-server $(FOREIGN)
