@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from bench.postfix import tree_cpu_seconds
-from relay.sim.client import SinkClient
+from relay.sim.client import SinkClient, SinkError
 
 _SHAPING = """\
 ["default"]
@@ -62,7 +62,7 @@ class Relay:
         )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, SinkError):
                 socket.create_connection(("127.0.0.1", self.smtp_port), 1).close()
                 self.sink.status()
                 return

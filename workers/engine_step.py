@@ -24,7 +24,8 @@ class EngineThread:
         self._engine = Engine(settings, drain_s=settings.up.drain)
         self._loop = uvloop.new_event_loop()
         self._ready = threading.Event()
-        self._pending: set[str] = set()
+        self._running: set[str] = set()
+        self._again: set[str] = set()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -44,21 +45,28 @@ class EngineThread:
             self._begin(verb)
 
     def call(self, verb: str) -> None:
-        """Hand a wake-up over; those of one kind that come while one is under way are one."""
+        """Hand a wake-up over; one that comes while its kind is under way makes it run again."""
         if self._ready.is_set():
             self._loop.call_soon_threadsafe(self._begin, verb)
 
     def _begin(self, verb: str) -> None:
-        if verb in self._pending:
+        if verb in self._running:
+            # It may be past the moment of looking: dropping this one could lose a wake-up.
+            self._again.add(verb)
             return
-        self._pending.add(verb)
+        self._running.add(verb)
         task = self._loop.create_task(getattr(self._engine, verb)(), name=verb)
         task.add_done_callback(lambda done: self._ended(verb, done))
 
     def _ended(self, verb: str, task: "asyncio.Task[None]") -> None:
-        self._pending.discard(verb)
-        if not task.cancelled() and task.exception() is not None:
+        self._running.discard(verb)
+        if task.cancelled():
+            return
+        if task.exception() is not None:
             _log.error("engine.task_failed", verb=verb, exc_info=task.exception())
+        if verb in self._again:
+            self._again.discard(verb)
+            self._begin(verb)
 
     def stop(self) -> None:
         """Drain and end the thread."""

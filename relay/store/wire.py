@@ -34,7 +34,7 @@ _FULL = ("OOM", "MISCONF")
 
 
 class NoScript(StoreError):
-    """Raised when the server does not know a script's digest (it restarted)."""
+    """Raised when the server does not have the library of functions."""
 
 
 def _encode(argument: Any) -> bytes:
@@ -59,7 +59,7 @@ def pack_command(arguments: tuple[Any, ...]) -> bytes:
 def raise_reply_error(text: str) -> NoReturn:
     """Raise what an error reply of Redis means for a caller."""
     code = text.split(" ", 1)[0]
-    if code == "NOSCRIPT":
+    if text == "ERR Function not found":
         raise NoScript(text)
     if code in _FULL:
         raise StoreFull("the store is full: Redis refuses writes (maxmemory or disk)")

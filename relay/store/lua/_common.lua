@@ -1,16 +1,22 @@
 -- Common ground of every script: prefix, request, schema check, clock, records, counters, events.
+-- All scripts are one library (scripts.py): what stands at the top of these files is made once, when
+-- the library is loaded; `begin` sets what belongs to a call.
 -- KEYS[1] `<prefix>meta`; all other keys are made from its prefix (one hash tag = one shard).
 -- ARGV[1] msgpack map of the request, field `schema` first checked against the store's.
-local P = string.sub(KEYS[1], 1, -5)
-local req = cmsgpack.unpack(ARGV[1])
-local meta = redis.call('HMGET', KEYS[1], 'schema', 'shift_ms')
-if meta[1] ~= req.schema then
-  return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
-    ', this process speaks ' .. tostring(req.schema))
+local P, req, clock, now, counts, touched
+local function begin(keys, arguments)
+  P = string.sub(keys[1], 1, -5)
+  req = cmsgpack.unpack(arguments[1])
+  local meta = redis.call('HMGET', keys[1], 'schema', 'shift_ms')
+  if meta[1] ~= req.schema then
+    return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
+      ', this process speaks ' .. tostring(req.schema))
+  end
+  clock = redis.call('TIME')
+  -- Milliseconds of Redis' clock; tests move it by meta.shift_ms.
+  now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
+  counts, touched = {}, {}
 end
-local clock = redis.call('TIME')
--- Milliseconds of Redis' clock; tests move it by meta.shift_ms.
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
 
 -- Recipient records: msgpack array, indices below; readers in Python: codec.RecipientRecord.
 local VERSION, STATE, ADDRESS, DESTINATION, STEP, CLAIMS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7
@@ -60,7 +66,6 @@ local function class_and_tenant_of(q) return string.match(q, '^([^|]*)|([^|]*)|'
 
 -- Counters are gathered during a script and written once at its end by flush_counters().
 local MINUTES_KEPT_MS = 172800000
-local counts = {}
 local function count(key, field, by)
   local of = counts[key]
   if not of then of = {}; counts[key] = of end

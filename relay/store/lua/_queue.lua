@@ -129,7 +129,6 @@ local function push_ready(q, rids, kind)
     redis.call('RPUSH', qkey(q) .. LIST_OF[kind], unpack(rids, i, math.min(i + 999, #rids)))
   end
 end
-local touched = {}
 local function shift(q, field, by)
   count('q:' .. q, field, by)
   touched[q] = true

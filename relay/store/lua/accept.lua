@@ -1,5 +1,4 @@
 -- Accept one message, or one chunk of a staged one, durably and at most once.
--- include: common wake queue accept
 -- KEYS: [1] meta. ARGV: [1] request (see _accept.lua; besides: idem, digest, event),
 --   [2] content as stored, '' for a later chunk of a staged message.
 -- Returns {'ok', id, new} | {'replay', id} | {'conflict', id} | {'full', reason}.

@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Lease ready recipients of one queue of a lane to a session.
--- include: common wake queue
 -- KEYS: [1] meta. ARGV: [1] {lane, holder, n, octets, rates {{key, interval_us, burst}…}, inline}.
 -- Returns {status, backlog, wait until ms, reason, queue, (id, packed m, content, packed recipients)…}
 --   status: 'ok' | 'empty' | 'wait' | 'lost' (the holder's lease ran out). content is '' above

@@ -1,5 +1,4 @@
 -- Make a staged message's recipients ready, a slice at a time.
--- include: common wake queue
 -- KEYS: [1] meta. ARGV: [1] {id, expect (rows that must be staged), limit}.
 -- Returns {'ok', rows left} | {'missing', rows present, rows expected} | {'unknown'}.
 -- Invariants: nothing becomes ready before all rows are there; a repeated or interrupted commit

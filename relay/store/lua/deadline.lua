@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- A message's delay notice or expiry is due.
--- include: common wake queue accept
 -- KEYS: [1] meta. ARGV: [1] {id, from (first recipient number), limit, reports {…}, notified}; [2…] contents of reports.
 -- Without `act`, returns {'none'} | {'notice'|'expiry', packed m, packed {{n, record}…}, next from}: what a
 --   report must name. With `act` ('notice' | 'expiry'), applies it: recipients 1…limit from `from`.

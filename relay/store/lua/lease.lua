@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Renew (or begin, or end) an incarnation's lease.
--- include: common
 -- KEYS: [1] meta. ARGV: [1] {holder, lease_ms, begin (true at first), info (packed), stop}.
 -- Returns {'ok', revoked rids…} | {'lost'}. Invariants: a lease that was given up or reclaimed is
 --   never revived; one that only ran out is (nothing was taken from it yet). Bound: 1,000 revoked.

@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Give a session's slots and probe tokens back.
--- include: common wake queue slots
 -- KEYS: [1] meta. ARGV: [1] {holder, token, lane, slots {key…}, probes {key…}}.
 -- Returns 1. Invariants: idempotent; one waiter is woken per slot. Bound: O(slots), at most 32.
 for _, key in ipairs(req.slots) do give_back(req.holder, 's ' .. req.token .. ' ' .. key) end

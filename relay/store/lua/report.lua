@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- What connections taught: feedback windows and breakers, shared by all workers.
--- include: common wake queue
 -- KEYS: [1] meta. ARGV: [1] {windows {{key, good, limit, initial}…}, breakers {{key, good, base_ms,
 --   cap_ms, threshold, reason, text}…}, lane}.
 -- Returns list of {key, 'open'|'closed', until ms} for the breakers that changed.

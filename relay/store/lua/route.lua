@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Record where a destination's mail goes, or that it cannot be known yet.
--- include: common wake queue
 -- KEYS: [1] meta. ARGV: [1] {destination, lane, site (packed record), fresh_ms, stale_ms} or
 --   {destination, retry_ms, reason, text}; [2] the site record's bytes.
 -- Returns the number of queues that were moved or activated.

@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Record what attempts came to, each item by itself, and the marks of dots about to be sent.
--- include: common wake queue accept
 -- KEYS: [1] meta. ARGV: [1] {holder, marks {'<rid>:<attempt>'…}, items {{id, n, attempt, kind, delay_ms,
 --   advance, reason, text, provider, event type, event (packed), severity:scope, second event type}…}, reports {…}};
 --   [2…] the contents of the reports (DSNs to be queued).

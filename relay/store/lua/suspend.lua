@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Suspend, resume, park or flush queues by name.
--- include: common wake queue
 -- `lane` with verb park parks that lane instead.
 -- KEYS: [1] meta. ARGV: [1] {verb (suspend resume park flush), queues {…}, id, until_ms, reason, text, limit}.
 -- Returns {changed, queue to go on with or ''}. Invariants: O(queues) for suspend and resume; flush

@@ -1,5 +1,4 @@
 -- Take every slot that a session needs, all or none.
--- include: common wake queue
 -- KEYS: [1] meta. ARGV: [1] {lane, holder (incarnation), token, slots {{key, ceiling}…},
 --   windows {key = initial}, rates {{key, interval_us, burst}…}, breakers {key…}}.
 -- Returns {'ok', probing (1|0)} | {'idle'} | {'no', binding key, limit, until ms, reason}.

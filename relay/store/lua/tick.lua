@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- What time brings: due recipients, parked queues, lanes and destinations, dead incarnations.
--- include: common wake queue slots
 -- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms, keep (events), pools {…}, uncertain {t, b = policy}}.
 -- Returns {'busy'} when another ticker acts, else {'ok', worked (items), next timer ms, due messages
 --   (deadlines), ids being committed}.

@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- An operator's word about recipients of one message.
--- include: common wake queue
 -- KEYS: [1] meta. ARGV: [1] {id, from, limit, only (0: all), verb (retry hold release cancel bounce),
 --   reason, text, actor}.
 -- Returns {'ok', changed, next from, skipped} | {'unknown'}; skipped: recipients the verb did not fit.
