@@ -25,7 +25,7 @@ from relay.store.server import PrivateRedis, is_news
 from relay.telemetry.log import get_logger
 
 #: How long Redis may take to open its socket before we say so; loading may take longer.
-_REDIS_OPENS_S = 15.0
+_REDIS_OPENS_S = 10.0
 _LISTENING_S = 10.0
 _log = get_logger()
 
@@ -138,6 +138,9 @@ class Household:
             await telling
         _log.info("up.stopping")
         await supervisor.stop()
+        if supervisor.reason:
+            with contextlib.suppress(OSError):
+                print(f"relay: {supervisor.reason}", file=sys.stderr)
         return supervisor.exit_code
 
     def _write(self, name: str, line: bytes) -> None:
@@ -148,6 +151,8 @@ class Household:
         if self._redis is not None:
             supervisor.start(redis_program(self._redis))
             await self._await_redis(self._redis, supervisor)
+        if supervisor.is_ending:
+            return
         for program in relay_programs(self.settings, self._environment()):
             supervisor.start(program)
         silent = await self._await_listening()
@@ -169,7 +174,10 @@ class Household:
             now = time.monotonic()
             if state == "absent" and now - began > _REDIS_OPENS_S:
                 _log.error("redis.not_started", folder=str(redis.folder), after_s=_REDIS_OPENS_S)
-                supervisor.end(os.EX_UNAVAILABLE)
+                said = supervisor.last_line("redis") or "it says nothing"
+                supervisor.give_up(
+                    os.EX_UNAVAILABLE, f"the private Redis does not start; its last line: {said}"
+                )
                 return
             if state == "loading" and now - told > 5:
                 told = now

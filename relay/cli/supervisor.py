@@ -51,6 +51,7 @@ class Supervisor:
     def __init__(self, write_line: Callable[[str, bytes], None]) -> None:
         """`write_line(name, line)` takes every line that a program prints."""
         self.exit_code = 0
+        self.reason = ""  # why it ends, where nobody asked for it
         self._write_line = write_line
         self._runs: list[_Run] = []
         self._ending = asyncio.Event()
@@ -62,6 +63,16 @@ class Supervisor:
         run = _Run(program, self)
         self._runs.append(run)
         run.task = asyncio.get_running_loop().create_task(run.keep_running(), name=program.name)
+
+    def give_up(self, exit_code: int, reason: str) -> None:
+        """Ask for the end because of a fault that no restart cures."""
+        if not self._ending.is_set():
+            self.reason = reason
+            self.end(exit_code)
+
+    def last_line(self, name: str) -> str:
+        """What a program printed last."""
+        return next((run.last_line for run in self._runs if run.program.name == name), "")
 
     def end(self, exit_code: int = 0) -> None:
         """Ask for the end; asked a second time, nothing is waited for."""
@@ -119,6 +130,7 @@ class _Run:
     def __init__(self, program: Program, supervisor: Supervisor) -> None:
         self.program = program
         self.group = 0
+        self.last_line = ""
         self.task: asyncio.Task[None] | None = None
         self._supervisor = supervisor
         self._process: asyncio.subprocess.Process | None = None
@@ -135,7 +147,8 @@ class _Run:
             ran_s = time.monotonic() - began
             if code == os.EX_CONFIG:
                 _log.error("program.refused", program=self.program.name, exit_code=code)
-                self._supervisor.end(os.EX_CONFIG)
+                said = self.last_line.removeprefix("relay: ") or "its configuration is refused"
+                self._supervisor.give_up(os.EX_CONFIG, f"{self.program.name}: {said}")
                 return
             pause_s = _FIRST_PAUSE_S if ran_s > _RECOVERED_S else pause_s
             _log.warning(
@@ -196,14 +209,19 @@ class _Run:
             while chunk := await reader.read(_LONGEST_LINE):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    self._supervisor.write_line(self.program.name, line)
+                    self._take(line)
                 if len(rest) > _LONGEST_LINE:
-                    self._supervisor.write_line(self.program.name, rest)
+                    self._take(rest)
                     rest = b""
         finally:
             transport.close()
         if rest:
-            self._supervisor.write_line(self.program.name, rest)
+            self._take(rest)
+
+    def _take(self, line: bytes) -> None:
+        if line.strip():
+            self.last_line = line.decode("utf-8", "backslashreplace").strip()
+        self._supervisor.write_line(self.program.name, line)
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """SIGTERM, wait within the bound, SIGKILL."""

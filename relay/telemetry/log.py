@@ -243,7 +243,7 @@ class _StandardHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             level = next(name for name, n in reversed(LEVELS.items()) if record.levelno >= n)
-            fields: dict[str, Any] = {"event": record.getMessage(), "logger": record.name}
+            fields: dict[str, Any] = {"event": record.getMessage().strip(), "logger": record.name}
             if record.exc_info:
                 fields["exc_info"] = record.exc_info
             _output.write(_render(None, level, _add_exception(None, level, fields)))

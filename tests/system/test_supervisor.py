@@ -110,9 +110,9 @@ async def test_supervisor_asked_twice_waits_for_nothing(mark: str, tmp_path: Pat
 
 async def test_supervisor_stops_the_highest_stage_first(mark: str) -> None:
     says = (
-        "import signal, sys, time\n"
-        "def end(*_): print('ended', flush=True); time.sleep(0.2); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, end)\nprint('started', flush=True)\ntime.sleep(600)\n"
+        "import os, signal, sys, time\n"  # print is not reentrant: a handler may not use it
+        "def end(*_): os.write(1, b'ended\\n'); time.sleep(0.2); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\nos.write(1, b'started\\n')\ntime.sleep(600)\n"
     )
     lines = Lines()
     supervisor = Supervisor(lines.write)

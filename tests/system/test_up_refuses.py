@@ -80,3 +80,17 @@ def test_daemon_with_a_fault_in_its_configuration_says_it_in_one_line(
         code, sentence = refused(house, verb, "--config", str(path))
         assert code == os.EX_CONFIG
         assert sentence == (f"relay: {path}:2: smtp.lissen: no such setting; did you mean listen?")
+
+
+def test_up_says_why_its_redis_does_not_start(tmp_path: Path) -> None:
+    server = tmp_path / "redis-server"
+    server.write_text("#!/bin/sh\necho Bad file format reading the append only file\nexit 1\n")
+    server.chmod(0o700)
+    with household(tmp_path, RELAY_REDIS_SERVER=str(server)) as house:
+        done = house.run("up")
+        assert done.returncode == os.EX_UNAVAILABLE
+        assert done.stderr == (
+            "relay: the private Redis does not start; its last line: "
+            "Bad file format reading the append only file\n"
+        )
+        assert not house.processes()

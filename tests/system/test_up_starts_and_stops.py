@@ -1,5 +1,6 @@
 """`relay up`: says where everything is, stops in order, and begins where it left off."""
 
+import contextlib
 import json
 import os
 import signal
@@ -102,3 +103,31 @@ def test_up_with_redis_away_keeps_trying_and_refuses_mail_for_now(tmp_path: Path
             assert 400 <= code < 500
         assert house.end() == 0
         assert not house.processes()
+
+
+def test_up_restarts_a_killed_redis_with_its_data(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        (path,) = house.data.glob("*/redis.sock")
+        assert redis(path, b"SET kept 1") == b"+OK"
+        (killed,) = [n for n, command in house.processes().items() if str(path) in command]
+        os.kill(killed, signal.SIGKILL)
+
+        def is_back() -> bool:
+            with contextlib.suppress(OSError):
+                return redis(path, b"GET kept") == b"$1"
+            return False
+
+        wait_until(is_back, "Redis with its data")
+        with smtplib.SMTP("127.0.0.1", house.smtp, timeout=10) as client:
+            wait_until(lambda: accepts(client), "mail is accepted again")
+
+
+def accepts(client: smtplib.SMTP) -> bool:
+    try:
+        client.sendmail("a@example.org", "ann@gmail.test", "Subject: hi\r\n\r\nhello\r\n")
+    except smtplib.SMTPResponseException:
+        return False
+    except smtplib.SMTPRecipientsRefused:
+        return False
+    return True
