@@ -34,7 +34,7 @@ class MessageQuery(Query):
     recipient: Annotated[str, Field(alias="to", description="address, or @domain")] = ""
     older_than: Annotated[str, Field(description="age such as 2h")] = ""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    cursor: str = ""
+    cursor: Annotated[str, Field(pattern=r"^((deadlines|finished):\d{1,15})?$")] = ""
 
     def filter(self) -> MessageFilter:
         """As the store takes it."""
