@@ -285,8 +285,9 @@ class Connection(asyncio.Protocol):
         """Close with a TCP reset, throwing away what is queued."""
         self._closed = True
         sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, ValueError):  # closed already
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if sock is not None:  # under TLS it is gone as soon as the connection is
+            with contextlib.suppress(OSError, ValueError):  # closed already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     def refuse_body(self, reply: str) -> None:
