@@ -4,6 +4,8 @@ Started after the pool, stopped before it: a warm shutdown drains the engine, th
 """
 
 import asyncio
+import os
+import signal
 import threading
 from typing import Any
 
@@ -12,6 +14,7 @@ import uvloop
 from celery import bootsteps
 
 from relay.delivery.engine import Engine
+from relay.model.errors import RelayError
 from relay.settings.schema import Settings
 
 _log = structlog.get_logger("relay.engine")
@@ -39,7 +42,14 @@ class EngineThread:
         self._loop.close()
 
     async def _start(self) -> None:
-        await self._engine.start()
+        try:
+            await self._engine.start()
+        except Exception as error:
+            # A worker without its engine would swallow wake-ups: end the process, aloud.
+            detail = str(error) if isinstance(error, RelayError) else repr(error)
+            _log.error("engine.not_started", detail=detail, exc_info=not detail)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         self._ready.set()
         for verb in ("route", "deliver"):
             self._begin(verb)
