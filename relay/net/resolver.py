@@ -188,7 +188,8 @@ class Resolver:
         try:
             return await self._follow(name, kind)
         except ResolverUnavailable as error:
-            return Answer(Status.FAILED, (), FAILURE_TTL_S, f"{kind.name} of {name}: {error}")
+            ttl_s = min(FAILURE_TTL_S, self._dns.negative_ttl)
+            return Answer(Status.FAILED, (), ttl_s, f"{kind.name} of {name}: {error}")
 
     async def _follow(self, name: str, kind: RecordType) -> Answer:
         seen, ttl_s, current = {name}, self._dns.max_ttl, name
