@@ -1,7 +1,8 @@
 """The whole system with real parts: Redis, the simulated internet, Celery workers, the doors.
 
 A scenario submits, waits for states, and then asserts on both sides: `events()` are ours,
-`sink.receipts()` are what the receivers saw.
+`sink.receipts()` are what the receivers saw. What the processes complain of in their logs is the
+scenario's own subject (`expects`), or a fault.
 """
 
 import asyncio
@@ -21,10 +22,11 @@ from relay.model.address import parse_address, parse_reverse_path
 from relay.model.message import Receipt
 from relay.policy.route import RouteTable
 from relay.settings.loader import load_settings
+from relay.settings.schema import Sink as SinkSettings
 from relay.sim.client import SinkClient
 from relay.sim.server import background_sink
 from relay.store.queue import Store
-from relay.store.views import MessageView, RecipientView, StoredEvent
+from relay.store.views import MessageView, QueueMatch, QueueView, RecipientView, StoredEvent
 from tests.support import processes
 from tests.support.redis_server import RedisServer
 
@@ -39,6 +41,30 @@ QUICK = {
     "RELAY_WORKER_IDLE_SESSION": "1s",
 }
 
+_SINK = SinkSettings(
+    dns="127.0.0.1:0", smtp="127.0.0.1:0", smtps="127.0.0.1:0", control="127.0.0.1:0"
+)
+
+#: Shaping without rates: what binds is the number of connections.
+UNSHAPED = """
+["default"]
+max_connections = 20
+connection_rate = "unlimited"
+message_rate = "unlimited"
+mails_per_connection = 1000
+"""
+
+_COMPLAINTS = ("warning", "error", "critical")
+
+#: Moves the store's clock, and the leases with it: time passes for mail, no worker is lost.
+_SHIFT = """
+local by = tonumber(ARGV[1])
+redis.call('HINCRBY', KEYS[1] .. 'meta', 'shift_ms', by)
+for _, holder in ipairs(redis.call('ZRANGE', KEYS[1] .. 'incarnations', 0, -1)) do
+  redis.call('ZINCRBY', KEYS[1] .. 'incarnations', by, holder)
+end
+"""
+
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that is free now."""
@@ -48,7 +74,7 @@ def free_port() -> int:
 
 
 class System:
-    """One running relay; `await system.submit([...])`, `await system.settled(receipt)`."""
+    """One running relay; `await system.submit([...])`, `await system.until_delivered(receipt)`."""
 
     def __init__(
         self, folder: Path, redis: RedisServer, sink: SinkClient, extra: dict[str, str]
@@ -56,7 +82,11 @@ class System:
         self.folder = folder
         self.redis = redis
         self.sink = sink
+        self._expected: set[str] = set()
         status = sink.status()
+        for name in ("dns", "smtp_port", "smtps_port", "authority"):
+            value = str(status[name])
+            extra = {key: text.replace(f"{{{name}}}", value) for key, text in extra.items()}
         self.environment = {
             "RELAY_DELIVERY_MODE": "sink",
             "RELAY_DELIVERY_HOSTNAME": "relay.example",
@@ -68,6 +98,11 @@ class System:
             **QUICK,
             **extra,
         }
+        files = {"RELAY_CONFIG": "relay.toml", "RELAY_FILES_SHAPING": "shaping.toml"}
+        for name in extra.keys() & files.keys():
+            path = folder / files[name]
+            path.write_text(extra[name])
+            self.environment[name] = str(path)
         self.settings = load_settings(environ=self.environment)
         self.workers: list[subprocess.Popen[bytes]] = []
         self.doors: dict[str, subprocess.Popen[bytes]] = {}
@@ -79,7 +114,9 @@ class System:
 
     async def connect(self) -> None:
         """Open our own connection to the store."""
-        self.store = await Store.connect(self.redis.url, "sink", client_name="test")
+        assert self.settings.delivery.mode is not None
+        mode = self.settings.delivery.mode.value
+        self.store = await Store.connect(self.redis.url, mode, client_name="test")
         routes = RouteTable.from_settings(self.settings)
         self.submitter = Submitter(self.settings, self.store, routes)
 
@@ -214,11 +251,50 @@ class System:
             if not address or event.data.get("address") == address
         )
 
+    async def until_event(
+        self, kind: str, count: int = 1, *, within_s: float = WAIT_S, **data: Any
+    ) -> list[StoredEvent]:
+        """Wait until so many events of a type, with these data, have occurred."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found = [
+                event
+                for event in await self.events(kind)
+                if all(event.data.get(key) == value for key, value in data.items())
+            ]
+            if len(found) >= count:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{len(found)} of {count} {kind}; {self.log_tail()}")
+            await asyncio.sleep(0.05)
+
+    async def queue(self, destination: str) -> QueueView:
+        """The only queue of a destination."""
+        (view,) = await self.store.queues(QueueMatch(destination=destination))
+        return view
+
     async def shift_clock(self, seconds: float) -> None:
-        """Move the store's clock: what is due later becomes due now."""
-        await self.store.wire.call(
-            "HINCRBY", self.store.p + "meta", "shift_ms", int(seconds * 1000)
-        )
+        """Move the store's clock: what is due later becomes due now; leases go on."""
+        await self.store.wire.call("EVAL", _SHIFT, 1, self.store.p, int(seconds * 1000))
+
+    # -- logs --------------------------------------------------------------------------------
+
+    def expects(self, *events: str) -> None:
+        """Warnings and errors under these names belong to the scenario."""
+        self._expected.update(events)
+
+    def complaints(self) -> list[str]:
+        """Lines of the processes' logs that nobody expected: warnings, errors, tracebacks."""
+        found = []
+        for path in (self.worker_log, *(self.folder / f"{verb}.log" for verb in self.doors)):
+            for line in path.read_text().splitlines() if path.exists() else []:
+                fields = _fields(line)
+                if fields is None:
+                    if "Traceback" in line or "Warning:" in line:
+                        found.append(line)
+                elif fields["level"] in _COMPLAINTS and fields["event"] not in self._expected:
+                    found.append(line)
+        return found
 
     def log_tail(self, octets: int = 6000) -> str:
         """The end of the workers' log."""
@@ -226,22 +302,32 @@ class System:
 
     def log_lines(self, *, level: str | None = None) -> list[dict[str, Any]]:
         """The workers' log lines that are JSON, of one level if given."""
-        if not self.worker_log.exists():
-            return []
-        lines = [line for line in self.worker_log.read_text().splitlines() if line[:1] == "{"]
-        parsed = [json.loads(line) for line in lines]
+        text = self.worker_log.read_text() if self.worker_log.exists() else ""
+        parsed = [fields for line in text.splitlines() if (fields := _fields(line)) is not None]
         return [line for line in parsed if level is None or line["level"] == level]
 
 
+def _fields(line: str) -> dict[str, Any] | None:
+    """A log line's fields; None where it is not JSON, or was cut by a kill."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
 @contextlib.asynccontextmanager
-async def running_system(
-    folder: Path, *, workers: int = 1, sink_smtps: bool = False, **extra: str
-) -> AsyncIterator[System]:
-    """A system of its own: Redis, sink and workers, ended afterwards whatever happens."""
+async def running_system(folder: Path, *, workers: int = 1, **extra: str) -> AsyncIterator[System]:
+    """A system of its own: Redis, sink and workers, ended afterwards whatever happens.
+
+    `extra` are variables; in their values {dns}, {smtp_port} and {smtps_port} stand for the sink's
+    ports, {authority} for its certificate's. RELAY_CONFIG and RELAY_FILES_SHAPING hold the texts
+    of the files.
+    """
     redis = RedisServer(folder)
     redis.start()
     try:
-        with background_sink() as sink:
+        with background_sink(_SINK) as sink:
             system = System(folder, redis, sink, extra)
             try:
                 await system.connect()

@@ -1,0 +1,28 @@
+"""DNS in trouble: mail waits, ready and at no cost, says why, and goes when DNS is back."""
+
+from tests.system.conftest import Start
+
+
+async def test_mail_waits_for_dns_without_a_step_and_goes_when_it_is_back(start: Start) -> None:
+    system = await start(RELAY_DNS_NEGATIVE_TTL="100ms", RELAY_DNS_MIN_TTL="100ms")
+    system.sink.set_dns("shop.test", "MX", code="SERVFAIL")
+    receipt = await system.submit(["ann@shop.test", "bob@fine.test"])
+    await system.until(receipt, {"bob@fine.test": "delivered"})
+    views = await system.until_view(
+        receipt,
+        lambda views: (
+            views["ann@shop.test"].waiting is not None
+            and views["ann@shop.test"].waiting.reason == "dns_unavailable"
+        ),
+    )
+    view = views["ann@shop.test"]
+    assert (view.status, view.step, view.attempt) == ("ready", 0, 0)
+    assert view.waiting is not None and view.waiting.until is not None
+
+    system.sink.clear_dns()
+    await system.shift_clock(60)
+    await system.until_delivered(receipt)
+    view = (await system.recipients(receipt))["ann@shop.test"]
+    assert (view.attempt, view.step) == (1, 0)
+    assert await system.event_counts("ann@shop.test") == {"recipient.delivered": 1}
+    assert system.sink.counts() == {"ann@shop.test": 1, "bob@fine.test": 1}
