@@ -11,28 +11,13 @@ Rules of this file:
 import re
 import secrets
 import select
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
 from relay.ingress.data_reader import DataReader
-from relay.ingress.gate import Gate
-from relay.ingress.smtp_argument import (
-    ArgumentFault,
-    charset_fault,
-    mail_parameter_fault,
-    parse_path_argument,
-)
 from relay.ingress.smtp_protocol import COMMAND_OCTETS, SmtpProtocol
 from relay.ingress.smtp_reply import refusal_of
-from relay.ingress.submit import Draft
-from relay.ingress.trace import Origin
-from relay.model.address import Address, parse_address, parse_reverse_path
-from relay.model.errors import SubmissionRefused
-from relay.model.message import Receipt
-from relay.settings.schema import Settings
+from relay.ingress.smtp_transaction import Client, Surroundings, Transaction
 from relay.telemetry.log import get_logger
 
 #: Commands without use (NOOP, RSET, …) between two messages; Postfix's junk limit is 100.
@@ -46,37 +31,13 @@ _HTTP_VERBS = frozenset(
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _OK = b"250 2.0.0 OK\r\n"
-_SENDER_OK = b"250 2.1.0 OK\r\n"
-_RECIPIENT_OK = b"250 2.1.5 OK\r\n"
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
-
-Submit = Callable[[Draft], Awaitable[Receipt]]
-
-
-class Surroundings(msgspec.Struct, frozen=True):
-    """What all sessions of a listener share."""
-
-    settings: Settings
-    gate: Gate
-    submit: Submit
-    hostname: str
-    sessions: "set[SubmissionSession]"
-    tls_context: ssl.SSLContext | None = None
-
-
-class Transaction(msgspec.Struct):
-    """A mail transaction under way (RFC 5321 §3.3)."""
-
-    reverse_path: Address | None
-    uses_smtputf8: bool
-    forward_paths: list[Address]
-    refused: int = 0
 
 
 class SubmissionSession(SmtpProtocol):
     """The server's side of one connection."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, sessions: "set[SubmissionSession]") -> None:
         settings = around.settings.smtp
         super().__init__(
             hostname=around.hostname,
@@ -84,6 +45,7 @@ class SubmissionSession(SmtpProtocol):
             tls_context=around.tls_context,
         )
         self._around = around
+        self._sessions = sessions
         self._gate = around.gate
         self._smtp = settings
         self._size_limit = around.settings.limits.message_size
@@ -105,11 +67,11 @@ class SubmissionSession(SmtpProtocol):
         super().connection_made(transport)
         if is_first:
             self._refusal = self._gate.enter(self.address)
-            self._around.sessions.add(self)
+            self._sessions.add(self)
 
     def closed(self) -> None:
         self._gate.leave(self.address)
-        self._around.sessions.discard(self)
+        self._sessions.discard(self)
 
     def greeting(self) -> str:
         if self._refusal:
@@ -219,59 +181,22 @@ class SubmissionSession(SmtpProtocol):
             return "503 5.5.1 Send EHLO first"
         if self._transaction is not None:
             return "503 5.5.1 Nested MAIL command"
-        try:
-            given = parse_path_argument(argument, "FROM:")
-        except ArgumentFault as fault:
-            return f"501 5.5.4 {fault}"
-        uses_smtputf8 = "SMTPUTF8" in given.parameters
-        if given.parameters and not self._is_extended:
-            return "501 5.5.4 Parameters need EHLO"
-        refusal = mail_parameter_fault(
-            given, size_limit=self._size_limit, has_room=self._gate.has_room
-        ) or charset_fault(given, uses_smtputf8=uses_smtputf8)
-        if refusal:
-            return refusal
-        try:
-            reverse_path = parse_reverse_path(given.path)
-        except SubmissionRefused as refused:
-            return f"553 5.1.7 {refused.findings[0].message}"
-        self._transaction = Transaction(reverse_path, uses_smtputf8, [])
-        return _SENDER_OK
+        has_tls = self._tls_protocol is not None
+        client = Client(self.address, self._hello, self._is_extended, has_tls)
+        transaction = Transaction(self._around, client)
+        reply = transaction.open(argument)
+        self._transaction = transaction if transaction.is_open else None
+        return reply
 
     def _rcpt(self, argument: str) -> str | bytes:
         transaction = self._transaction
         if transaction is None:
             return "503 5.5.1 Send MAIL first"
-        reply = self._recipient(transaction, argument)
-        if reply is not _RECIPIENT_OK:
-            transaction.refused += 1
-            if transaction.refused > 2 * self._smtp.max_recipients:
-                self.finish("421 4.7.0 Too many refused recipients, closing")
-                return ""
+        reply = transaction.add_recipient(argument)
+        if transaction.refused > 2 * self._smtp.max_recipients:
+            self.finish("421 4.7.0 Too many refused recipients, closing")
+            return ""
         return reply
-
-    def _recipient(self, transaction: Transaction, argument: str) -> str | bytes:
-        try:
-            given = parse_path_argument(argument, "TO:")
-        except ArgumentFault as fault:
-            return f"501 5.5.4 {fault}"
-        if given.parameters:
-            return f"555 5.5.4 Parameter {next(iter(given.parameters))[:40]} not recognized"
-        if not self._gate.may_relay(self.address):
-            return "554 5.7.1 Relay access denied"
-        refusal = charset_fault(given, uses_smtputf8=transaction.uses_smtputf8)
-        if refusal:
-            return refusal
-        if len(transaction.forward_paths) >= self._smtp.max_recipients:
-            return "452 4.5.3 Too many recipients, send the others in another transaction"
-        path = given.path
-        if path.lower() == "postmaster":  # RFC 5321 §4.5.1
-            path = f"{path}@{self.hostname}"
-        try:
-            transaction.forward_paths.append(parse_address(path))
-        except SubmissionRefused as refused:
-            return f"553 5.1.3 {refused.findings[0].message}"
-        return _RECIPIENT_OK
 
     def _idle_command(self) -> str | bytes:
         self._idle_commands += 1
@@ -338,7 +263,7 @@ class SubmissionSession(SmtpProtocol):
             return "501 5.5.4 DATA takes no argument"
         if transaction is None:
             return "503 5.5.1 Send MAIL first"
-        if not transaction.forward_paths:
+        if not transaction.has_recipients:
             return (
                 "554 5.5.1 No valid recipients"
                 if transaction.refused
@@ -381,32 +306,17 @@ class SubmissionSession(SmtpProtocol):
                 return ""
 
     async def _hand_over(self, transaction: Transaction, reader: DataReader) -> str | bytes:
-        if reader.is_too_large:
-            return f"552 5.3.4 Message exceeds the size limit of {self._size_limit} octets"
-        if reader.lacks_room:
-            return "452 4.3.1 No room for it at present, try again later"
-        word = "UTF8SMTP" if transaction.uses_smtputf8 else "ESMTP" if self._is_extended else "SMTP"
-        draft = Draft(
-            reverse_path=transaction.reverse_path,
-            forward_paths=transaction.forward_paths,
-            content=reader.content(),
-            ingress="smtp",
-            origin=Origin(
-                word if self._tls_protocol is None else word + "S", self._hello, self.address
-            ),
-            accepts_smtputf8=transaction.uses_smtputf8,
-            max_recipients=self._smtp.max_recipients,
-        )
         self.set_deadline(float("inf"))
         self._is_busy = True
         try:
-            receipt = await self._around.submit(draft)
+            reply = await transaction.hand_over(reader)
         except Exception as error:
             return self._refused(error) or await self.failed(error)
         finally:
             self._is_busy = False
-        self._errors = self._idle_commands = 0
-        return b"250 2.0.0 OK queued as %s\r\n" % receipt.id.encode()
+        if isinstance(reply, bytes):
+            self._errors = self._idle_commands = 0
+        return reply
 
     def _refused(self, error: Exception) -> str | None:
         text = refusal_of(error)

@@ -12,7 +12,8 @@ import uvloop
 
 from relay.ingress.gate import Gate
 from relay.ingress.prefork import run_processes
-from relay.ingress.smtp_session import SubmissionSession, Surroundings
+from relay.ingress.smtp_session import SubmissionSession
+from relay.ingress.smtp_transaction import Surroundings
 from relay.ingress.store_link import StoreLink, open_store
 from relay.ingress.submit import Acceptor, Submitter
 from relay.model.errors import ConfigError
@@ -47,7 +48,6 @@ class Listener:
             gate=Gate(settings.smtp),
             submit=submitter.submit,
             hostname=submitter.hostname,
-            sessions=self._sessions,
             tls_context=tls_context,
         )
 
@@ -66,7 +66,7 @@ class Listener:
             where = parse_listen(text)
             try:
                 server = await loop.create_server(
-                    lambda: SubmissionSession(self._around),
+                    lambda: SubmissionSession(self._around, self._sessions),
                     where.host,
                     where.port,
                     backlog=_BACKLOG,
