@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 from kombu.entity import Queue
@@ -80,6 +81,8 @@ def broker_url(url: str) -> str:
 
 # Celery warns of root because pickle would run code; nothing but JSON is accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
+# It warns of a future default that is set below.
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -21,6 +21,7 @@ from relay.settings.files import data_folder
 from relay.settings.kinds import ListenAddress, parse_listen
 from relay.settings.loader import Loaded, listens
 from relay.settings.schema import Mode, Settings
+from relay.store.disk_guard import guard_disk
 from relay.store.server import PrivateRedis, is_news
 from relay.telemetry.log import get_logger
 
@@ -126,6 +127,7 @@ class Household:
         self._redis = redis
         self._lock = lock
         self._output = Output(self.settings, "up")
+        self._guard: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Until a signal; answers the exit code."""
@@ -136,12 +138,18 @@ class Household:
         telling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await telling
+        if self._guard is not None:
+            self._guard.cancel()
         _log.info("up.stopping")
         await supervisor.stop()
         if supervisor.reason:
             with contextlib.suppress(OSError):
                 print(f"relay: {supervisor.reason}", file=sys.stderr)
         return supervisor.exit_code
+
+    async def _guard_disk(self, redis: PrivateRedis) -> None:
+        mode, watermark = str(self.settings.delivery.mode), self.settings.redis.disk_watermark
+        await guard_disk(redis.url, mode, redis.folder, watermark)
 
     def _write(self, name: str, line: bytes) -> None:
         if name != "redis" or is_news(line):
@@ -153,6 +161,8 @@ class Household:
             await self._await_redis(self._redis, supervisor)
         if supervisor.is_ending:
             return
+        if self._redis is not None:
+            self._guard = asyncio.create_task(self._guard_disk(self._redis))
         for program in relay_programs(self.settings, self._environment()):
             supervisor.start(program)
         silent = await self._await_listening()
