@@ -24,6 +24,14 @@ def new_queue_id(now: float | None = None) -> str:
     return _base32(milliseconds, 9) + _base32(random_bits, 11)
 
 
+def accepted_at(queue_id: str) -> float:
+    """When an id was made (epoch seconds): its first nine characters are milliseconds."""
+    milliseconds = 0
+    for character in queue_id[:9]:
+        milliseconds = milliseconds << 5 | _ALPHABET.index(character)
+    return milliseconds / 1000
+
+
 def recipient_id(queue_id: str, number: int) -> str:
     """The recipient-id `<queue-id>.<n>`, n from 1."""
     return f"{queue_id}.{number}"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from relay.model.errors import NotFound
+from relay.model.ids import accepted_at
 from relay.model.state import FINAL_STATES, State
 from relay.store.codec import (
     MessageRecord,
@@ -304,18 +305,25 @@ class Views:
             deferred=counts["d"],
             held=counts["h"],
             claimed=counts["c"],
-            oldest=await self._oldest(destination),
+            oldest=await self._oldest(key),
             next_due=float(due[1]) / 1000 if due else None,
             lane=fields.get("on", ""),
             suspended=suspended,
             waiting=waiting,
         )
 
-    async def _oldest(self, destination: str) -> float | None:
-        """Begin of the oldest 5-minute bin with outstanding recipients of the destination."""
-        fields = await self._fields(self.p + "v:" + destination)
-        bins = [int(name) for name, number in fields.items() if name != b"n" and int(number) > 0]
-        return min(bins) * 300.0 if bins else None
+    async def _oldest(self, key: str) -> float | None:
+        """When the oldest of a queue was accepted, as the heads of its structures tell.
+
+        Exact for ready mail and for queues of up to 20 deferred recipients.
+        """
+        heads = [
+            *await self.wire.call("LRANGE", key + ":r", 0, 0),
+            *await self.wire.call("LRANGE", key + ":y", 0, 0),
+            *await self.wire.call("ZRANGE", key + ":d", 0, 19),
+            *await self.wire.call("ZRANGE", key + ":h", 0, 0),
+        ]
+        return min((accepted_at(head.decode()) for head in heads), default=None)
 
     async def suspensions(self) -> list[Suspension]:
         """Suspensions in force."""
@@ -372,7 +380,8 @@ class Views:
             kind, *labels = name.split(":")
             group = groups.setdefault(kind, {})
             group[tuple(labels)] = value
-        groups["workers"] = await self.wire.call("ZCARD", self.p + "incarnations")
+        alive = ("ZCOUNT", self.p + "incarnations", int(time.time() * 1000), "+inf")
+        groups["workers"] = await self.wire.call(*alive)
         groups["queues"] = await self.wire.call("ZCARD", self.p + "queues")
         groups["unrouted"] = await self.wire.call("ZCARD", self.p + "unrouted")
         oldest = await self.wire.call("ZRANGE", self.p + "deadlines", 0, 0)
