@@ -79,7 +79,9 @@ def suspend(
     destination: Destination = "",
     everything: All = False,
     reason: Annotated[str, typer.Option(help="Shown wherever something waits for it.")] = "",
-    duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="Such as 4h.")] = "1h",
+    duration: Annotated[
+        str, typer.Option("--duration", "--for", metavar="DURATION", help="Such as 4h.")
+    ] = "1h",
     yes: Yes = False,
     api: ApiUrl = DEFAULT_API,
     as_json: AsJson = False,

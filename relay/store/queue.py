@@ -235,7 +235,7 @@ class Store(Views):
                 )
             ended += 1
         if ended == 0:
-            raise NotFound(f"no suspension {which}")
+            raise NotFound(f"no suspension of {which}")
         return ended
 
     async def flush(self, match: QueueMatch) -> int:

@@ -47,6 +47,11 @@ class QueueMatch(msgspec.Struct, frozen=True, kw_only=True):
     campaign: str = ""
     destination: str = ""
 
+    def __str__(self) -> str:
+        named = {"class": self.mail_class, "tenant": self.tenant, "campaign": self.campaign}
+        named["destination"] = self.destination
+        return ", ".join(f"{key} {value}" for key, value in named.items() if value) or "everything"
+
     def fits(self, mail_class: str, tenant: str, campaign: str, destination: str) -> bool:
         """Whether a queue of these four belongs."""
         return (

@@ -22,7 +22,7 @@ _COUNTERS = (
     ("relay_messages_accepted", "Messages accepted.", ("ingress",), "messages"),
     ("relay_recipients_accepted", "Recipients accepted.", ("ingress", "class"), "accepted"),
     ("relay_recipients", "Recipients by outcome.", ("outcome", "provider"), "recipients"),
-    ("relay_attempts", "Attempts by verdict.", ("verdict", "provider"), "attempts"),
+    ("relay_attempts", "Attempts by verdict.", ("verdict", "scope", "provider"), "attempts"),
     ("relay_leases_reclaimed", "Recipients taken back from dead workers.", (), "reclaimed"),
     ("relay_recipients_uncertain", "Recipients with an unknown last reply.", (), "uncertain"),
 )
@@ -42,7 +42,7 @@ class Snapshot(Collector):
             for values, number in self._counters.get(group, {}).items():
                 named = [
                     CLASS_OF_LETTER.get(value, value) if label == "class" else value
-                    for label, value in zip(labels, values, strict=False)
+                    for label, value in zip(labels, values, strict=True)
                 ]
                 family.add_metric(named, number)
             yield family
