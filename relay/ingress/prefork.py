@@ -6,6 +6,7 @@ Nothing of asyncio may run in the parent before the fork.
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import socket
 import time
@@ -26,34 +27,67 @@ def run_processes(
     """Run `work` in `count` processes until SIGTERM or SIGINT; one that dies is replaced."""
     for text in ports:
         _refuse_taken_port(text, setting)
+    with _Bell() as bell:
+        _watch(count, work, bell)
+
+
+def _watch(count: int, work: Callable[[], None], bell: "_Bell") -> None:
     children: dict[int, float] = {}
-    stopping = False
-
-    def stop(number: int, frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    failure = 0
+    not_before = 0.0
     while True:
-        while len(children) < count and not stopping:
+        while len(children) < count and not bell.is_stopping and time.monotonic() >= not_before:
             children[_fork(work)] = time.monotonic()
-        if not children:
-            return
-        try:
-            pid, status = os.wait()
-        except ChildProcessError:
-            return
-        started = children.pop(pid, 0.0)
-        code = os.waitstatus_to_exitcode(status)
-        if code == os.EX_CONFIG and not stopping:
-            stop(0, None)
-            raise SystemExit(os.EX_CONFIG)
-        if not stopping and time.monotonic() - started < _SHORT_LIFE_S:
-            time.sleep(_PAUSE_S)
+        if bell.is_stopping:
+            for pid in children:
+                os.kill(pid, signal.SIGTERM)
+        if bell.is_stopping and not children:
+            raise SystemExit(failure)
+        bell.wait(_PAUSE_S)
+        for pid, code in _reaped(children):
+            if code == os.EX_CONFIG and not bell.is_stopping:
+                bell.is_stopping, failure = True, code
+            elif time.monotonic() - children[pid] < _SHORT_LIFE_S:
+                not_before = time.monotonic() + _PAUSE_S
+            del children[pid]
+
+
+def _reaped(children: dict[int, float]) -> list[tuple[int, int]]:
+    """Those of our children that ended, with their exit codes."""
+    ended = []
+    for pid in children:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            ended.append((pid, os.waitstatus_to_exitcode(status)))
+    return ended
+
+
+class _Bell:
+    """Wakes the parent when a child ends or it is told to stop; no signal is missed."""
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __enter__(self) -> "_Bell":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self._read)
+        os.close(self._write)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.is_stopping = True
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a signal, or for the time to pass."""
+        if select.select([self._read], [], [], timeout_s)[0]:
+            os.read(self._read, 4096)
 
 
 def _fork(work: Callable[[], None]) -> int:
@@ -63,8 +97,9 @@ def _fork(work: Callable[[], None]) -> int:
         return pid
     code = os.EX_SOFTWARE
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         _end_with(parent)
         work()
         code = 0

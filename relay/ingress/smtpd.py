@@ -108,7 +108,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         await stopping.wait()
         log.info("smtpd.stopping")
     finally:
-        await listener.stop()
+        await listener.stop(settings.up.drain)
         await link.close()
 
 

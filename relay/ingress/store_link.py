@@ -24,7 +24,7 @@ class StoreLink:
     def __init__(self, connect: Callable[[], Awaitable[Store]]) -> None:
         self._connect = connect
         self._store: Store | None = None
-        self._reason = "the store is not open yet"
+        self._error = StoreUnavailable("the store is not open yet")
         self._opening: asyncio.Task[None] | None = None
         self._log = get_logger()
 
@@ -32,7 +32,7 @@ class StoreLink:
     def store(self) -> Store:
         """The open store."""
         if self._store is None:
-            raise StoreUnavailable(self._reason)
+            raise type(self._error)(str(self._error))  # anew: it is raised by many at once
         return self._store
 
     async def start(self) -> None:
@@ -59,9 +59,9 @@ class StoreLink:
         try:
             self._store = await self._connect()
         except StoreUnavailable as error:
-            if str(error) != self._reason:
-                self._reason = str(error)
-                self._log.warning("store.unavailable", reason=self._reason)
+            if str(error) != str(self._error):
+                self._log.warning("store.unavailable", reason=str(error))
+            self._error = error
             return False
         return True
 

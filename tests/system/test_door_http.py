@@ -299,6 +299,16 @@ def test_events_are_read_by_pages_by_waiting_and_as_a_stream(api: httpx.Client) 
         assert json.loads(next(lines).removeprefix("data: "))["data"]["queue_id"] == id
 
 
+def test_stopping_ends_streams_and_waits_at_once(doors: Doors) -> None:
+    process, port = doors.start("http")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=15) as api:
+        headers = {"Accept": "text/event-stream"}
+        with api.stream("GET", "/v1/events?after=$", headers=headers) as stream:
+            process.terminate()
+            assert list(stream.iter_lines()) == []
+    assert process.wait(5) == 0
+
+
 def test_metrics_count_what_was_accepted(api: httpx.Client) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 

@@ -1,5 +1,7 @@
 """The application: guard, endpoints, errors as problem details, the OpenAPI document."""
 
+import asyncio
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -42,10 +44,13 @@ _QUERY_NAMES = (
 )
 
 
-def create_app(settings: Settings, link: StoreLink) -> FastAPI:
-    """The ASGI application over a link that somebody else starts and closes."""
+def create_app(settings: Settings, link: StoreLink, stopping: asyncio.Event) -> FastAPI:
+    """The ASGI application over a link that somebody else starts and closes.
+
+    `stopping` ends waits and streams, which would otherwise outlast the server.
+    """
     submitter = Submitter(settings, link, RouteTable.from_settings(settings))
-    door = Door(settings, link, submitter)
+    door = Door(settings, link, submitter, stopping)
 
     app = FastAPI(
         title="relay",

@@ -1,5 +1,7 @@
 """What the endpoints share: the settings, the link to the store, the submitter."""
 
+import asyncio
+
 import msgspec
 
 from relay.ingress.store_link import StoreLink
@@ -14,6 +16,7 @@ class Door(msgspec.Struct, frozen=True):
     settings: Settings
     link: StoreLink
     submitter: Submitter
+    stopping: asyncio.Event
 
     @property
     def store(self) -> Store:

@@ -69,7 +69,7 @@ class Events:
             after = await _latest_cursor(store)
         if "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(
-                _stream(store, query, after),
+                _stream(self._door, query, after),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-store"},
             )
@@ -79,7 +79,8 @@ class Events:
         end = asyncio.get_running_loop().time() + wait_s
         while True:
             found, after = await _page(store, query, after)
-            if found or asyncio.get_running_loop().time() >= end:
+            is_over = asyncio.get_running_loop().time() >= end or self._door.stopping.is_set()
+            if found or is_over:
                 shapes = [EventShape.of(event) for event in found]
                 return json_response(EventsShape(shapes, after))
             await asyncio.sleep(_PAUSE_S)
@@ -105,12 +106,12 @@ async def _page(store: Store, query: EventQuery, after: str) -> tuple[list[Store
             return found, after
 
 
-async def _stream(store: Store, query: EventQuery, after: str) -> AsyncIterator[bytes]:
+async def _stream(door: Door, query: EventQuery, after: str) -> AsyncIterator[bytes]:
     """Server-sent events without end; a comment now and then keeps proxies from closing."""
     idle_s = 0.0
-    while True:
+    while not door.stopping.is_set():
         try:
-            found, after = await _page(store, query, after)
+            found, after = await _page(door.store, query, after)
         except StoreUnavailable:
             return  # the client connects again with Last-Event-ID
         for event in found:

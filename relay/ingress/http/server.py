@@ -17,7 +17,6 @@ from relay.settings.schema import Settings
 from relay.telemetry.log import get_logger
 
 _BACKLOG = 1024
-_DRAIN_S = 10
 
 
 class _Server(uvicorn.Server):
@@ -58,20 +57,22 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are finished."""
     check_exposure(settings)
     link = StoreLink(lambda: open_store(settings, "relay-http"))
+    stopping = asyncio.Event()
     sock = listening_socket(settings)
     config = uvicorn.Config(
-        create_app(settings, link),
+        create_app(settings, link, stopping),
         http="httptools",
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_DRAIN_S,
+        timeout_graceful_shutdown=max(1, round(settings.up.drain)),
     )
     server = _Server(config)
 
     def stop() -> None:
+        stopping.set()
         server.should_exit = True
 
     loop = asyncio.get_running_loop()
