@@ -56,12 +56,11 @@ mails_per_connection = 1000
 
 _COMPLAINTS = ("warning", "error", "critical")
 
-#: Moves the store's clock, and the leases with it: time passes for mail, no worker is lost.
+#: Moves the store's clock, and some leases with it.
 _SHIFT = """
-local by = tonumber(ARGV[1])
-redis.call('HINCRBY', KEYS[1] .. 'meta', 'shift_ms', by)
-for _, holder in ipairs(redis.call('ZRANGE', KEYS[1] .. 'incarnations', 0, -1)) do
-  redis.call('ZINCRBY', KEYS[1] .. 'incarnations', by, holder)
+redis.call('HINCRBY', KEYS[1] .. 'meta', 'shift_ms', ARGV[1])
+for i = 2, #ARGV do
+  redis.call('ZADD', KEYS[1] .. 'incarnations', 'XX', 'INCR', ARGV[1], ARGV[i])
 end
 """
 
@@ -274,8 +273,16 @@ class System:
         return view
 
     async def shift_clock(self, seconds: float) -> None:
-        """Move the store's clock: what is due later becomes due now; leases go on."""
-        await self.store.wire.call("EVAL", _SHIFT, 1, self.store.p, int(seconds * 1000))
+        """Move the store's clock: what is due later becomes due now.
+
+        Leases of living workers move with it; those of killed ones run out the sooner.
+        """
+        living = {worker.pid for worker in self.workers if worker.poll() is None}
+        holders = [
+            info["incarnation"] for info in await self.store.workers() if info["pid"] in living
+        ]
+        milliseconds = int(seconds * 1000)
+        await self.store.wire.call("EVAL", _SHIFT, 1, self.store.p, milliseconds, *holders)
 
     # -- logs --------------------------------------------------------------------------------
 

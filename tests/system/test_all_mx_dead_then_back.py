@@ -1,0 +1,41 @@
+"""All MX hosts refuse connections: the breaker opens, mail waits at no cost, one session probes."""
+
+from tests.support.system import System
+
+MESSAGES = 20
+
+
+async def test_mail_for_a_dead_site_waits_and_goes_when_it_is_back(system: System) -> None:
+    system.expects("site.breaker")
+    system.sink.add_fault("shop.test", "connect", "refuse")
+    receipts = [await system.submit([f"reader{n}@shop.test"]) for n in range(MESSAGES)]
+    await system.until_event("site.suspended")
+
+    for receipt in receipts:
+        (view,) = (await system.recipients(receipt)).values()
+        assert (view.status, view.step, view.attempt) == ("ready", 0, 0)
+        assert view.waiting is not None
+        assert view.waiting.reason == "connect_failed"
+    queue = await system.queue("shop.test")
+    assert (queue.ready, queue.claimed, queue.deferred) == (MESSAGES, 0, 0)
+    assert connections_tried(system) == ["mx1.shop.test", "mx2.shop.test"]
+
+    # The breaker lets one session probe: each host is asked once more, then it opens for longer.
+    await system.shift_clock(16)
+    first, second = await system.until_event("site.suspended", 2)
+    assert second.data["until"] - second.timestamp > 2 * (first.data["until"] - first.timestamp)
+    assert connections_tried(system) == ["mx1.shop.test", "mx2.shop.test"] * 2
+
+    system.sink.clear_faults()
+    await system.shift_clock(61)
+    await system.until_delivered(*receipts)
+    assert len(await system.until_event("site.resumed")) == 1
+    assert system.sink.counts("shop.test") == {f"reader{n}@shop.test": 1 for n in range(MESSAGES)}
+    assert await system.events("recipient.deferred") == []
+    views = [view for item in receipts for view in (await system.recipients(item)).values()]
+    assert {(view.attempt, view.step) for view in views} == {(1, 0)}
+
+
+def connections_tried(system: System) -> list[str]:
+    """Hosts to which a connection failed, in order."""
+    return [line["mx_host"] for line in system.log_lines() if line["event"] == "session.failed"]
