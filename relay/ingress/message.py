@@ -47,8 +47,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     from_: MailboxValue = msgspec.field(name="from")
     to: MailboxValues = []
-    cc: MailboxValues = []
-    bcc: MailboxValues = []
+    cc: MailboxValues | None = None
+    bcc: MailboxValues | None = None
     reply_to: MailboxValues | None = None
     subject: str = ""
     text: str | None = None
