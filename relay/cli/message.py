@@ -134,7 +134,7 @@ _verb("retry", "Try deferred recipients now.", takes_reason=False, asks=False)
 _verb("hold", "Keep recipients from being tried until released.", takes_reason=True, asks=False)
 _verb("release", "Let held recipients go on.", takes_reason=False, asks=False)
 _verb("cancel", "End recipients without a report to the sender.", takes_reason=True, asks=True)
-_verb("bounce", "Fail recipients now, with a report.", takes_reason=True, asks=True)
+_verb("bounce", "Fail recipients now.", takes_reason=True, asks=True)
 
 
 def _apply(
