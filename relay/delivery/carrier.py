@@ -152,6 +152,8 @@ class Carrier:
         load is nobody's fault: the same host is asked again, once.
         """
         assert self._endpoint is not None
+        if result.final is not None and result.final.is_positive:
+            return  # what ended the connection came after this load, about the next one
         untouched = result.mail is None or result.mail.code == 421
         if self._sent > 1 and untouched and not load.reconnected and not result.dot_sent:
             load.reconnected = True

@@ -115,7 +115,8 @@ class Lanes:
         task = asyncio.current_task()
         if task is not None and task in state.claimed_at:
             state.claimed_at[task] = time.monotonic()
-        wanted = math.ceil((claim.backlog + claim.recipients) / BACKLOG_PER_SESSION)
+        # What was claimed goes by this session, the recipients of one message in one transaction.
+        wanted = math.ceil((claim.backlog + len(claim.messages)) / BACKLOG_PER_SESSION)
         if state.sessions < wanted and time.monotonic() > state.refused_until and self.room > 0:
             self._open(lane)
 

@@ -7,11 +7,12 @@
 -- Invariants: transactional before bulk, bulk at least 1 claim in 10; least virtual time first among
 --   tenants, round robin among a tenant's queues; first attempts before retries, retries 1 in 4;
 --   a recipient lost 3 times is claimed alone; attempt and claims are written before the lease is
---   answered. Blocked queues leave the lane for a timer.
--- Bound: 8 queues, 200 stale entries, n (at most 50) recipients.
+--   answered. Blocked queues leave the lane for a timer. A message whose recipients stand together
+--   is claimed with all of them, up to 50, above n too: one transaction takes them.
+-- Bound: 8 queues, 200 stale entries, n recipients (at most 50; beyond n only of the last message).
 local lane, key = req.lane, P .. 'ln:' .. req.lane
 if not redis.call('ZSCORE', P .. 'incarnations', req.holder) then return { 'lost', 0, 0, '' } end
-local MAX_QUEUES, MAX_STALE = 8, 200
+local MAX_QUEUES, MAX_STALE, MAX_RECIPIENTS = 8, 200, 50
 local allowed, wait_until = req.n, 0
 for _, rate in ipairs(req.rates) do
   local tat = math.max(tonumber(redis.call('GET', P .. 'rt:' .. rate[1])) or 0, now * 1000)
@@ -87,6 +88,13 @@ local function claim_list(q, list, want_n)
   end
   return 'ok'
 end
+-- The recipients of the last message that stand at the head of the list go along.
+local function claim_rest(q, list)
+  while taken < MAX_RECIPIENTS and stale < MAX_STALE do
+    local rid = redis.call('LINDEX', list, 0)
+    if not rid or split_rid(rid) ~= order[#order] or claim_list(q, list, 1) == 'full' then return end
+  end
+end
 local function claim_queue(q, turn)
   local first, second = qkey(q) .. ':r', qkey(q) .. ':y'
   if turn % 4 == 0 then first, second = second, first end
@@ -95,6 +103,7 @@ local function claim_queue(q, turn)
       local got = claim_list(q, list, allowed - taken)
       if got == 'full' then return end
       if got == 'empty' then break end
+      if taken >= allowed then claim_rest(q, list) end
     end
   end
 end
