@@ -27,6 +27,7 @@ from relay.sim.client import SinkClient
 from relay.sim.server import background_sink
 from relay.store.queue import Store
 from relay.store.views import MessageView, QueueMatch, QueueView, RecipientView, StoredEvent
+from relay.store.waits import Wait
 from tests.support import processes
 from tests.support.redis_server import RedisServer
 
@@ -226,6 +227,18 @@ class System:
             if time.monotonic() > deadline:
                 raise AssertionError(f"still {views}; worker log:\n{self.log_tail()}")
             await asyncio.sleep(0.05)
+
+    async def until_waiting(self, receipt: Receipt | str, address: str, reason: str) -> Wait:
+        """Wait until a recipient says that it is ready and waits for this reason."""
+
+        def waits(views: dict[str, RecipientView]) -> bool:
+            waiting = views[address].waiting
+            return waiting is not None and waiting.reason == reason
+
+        view = (await self.until_view(receipt, waits))[address]
+        assert (view.status, view.step, view.attempt) == ("ready", 0, 0)
+        assert view.waiting is not None
+        return view.waiting
 
     async def until_delivered(self, *receipts: Receipt, within_s: float = WAIT_S) -> None:
         """Wait until every recipient of the messages is delivered."""

@@ -12,10 +12,7 @@ async def test_mail_for_a_dead_site_waits_and_goes_when_it_is_back(system: Syste
     await system.until_event("site.suspended")
 
     for receipt in receipts:
-        (view,) = (await system.recipients(receipt)).values()
-        assert (view.status, view.step, view.attempt) == ("ready", 0, 0)
-        assert view.waiting is not None
-        assert view.waiting.reason == "connect_failed"
+        await system.until_waiting(receipt, receipt.recipients[0].address, "connect_failed")
     queue = await system.queue("shop.test")
     assert (queue.ready, queue.claimed, queue.deferred) == (MESSAGES, 0, 0)
     assert connections_tried(system) == ["mx1.shop.test", "mx2.shop.test"]
