@@ -1,7 +1,7 @@
 """The store as doors and operators see it: accept, look, and the verbs of the queue."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 
@@ -83,19 +83,12 @@ class Store(Views):
             answer = await self.scripts.call("accept", request, content if first == 0 else b"")
             queue_id = self._accepted(answer)
             if queue_id != submission.queue_id:
-                return await self._first_receipt(queue_id)
+                return await self._first_receipt(queue_id, submission)
         if staged:
             await self.commit(queue_id)
         elif answer[0] == b"replay":
-            return await self._first_receipt(queue_id)
-        return Receipt(
-            id=queue_id,
-            message_id=submission.message_id,
-            recipients=tuple(
-                ReceiptRecipient(f"{queue_id}.{number}", row[0], "ready")
-                for number, row in enumerate(rows, start=1)
-            ),
-        )
+            return await self._first_receipt(queue_id, submission)
+        return _receipt(queue_id, submission.message_id, (row[0] for row in rows), "ready")
 
     @staticmethod
     def _accepted(answer: list[bytes]) -> str:
@@ -108,8 +101,15 @@ class Store(Views):
             )
         return detail
 
-    async def _first_receipt(self, queue_id: str) -> Receipt:
-        view = await self.message(queue_id)
+    async def _first_receipt(self, queue_id: str, again: Submission) -> Receipt:
+        """The receipt of a submission that came before.
+
+        Its record may be gone (finished over an hour ago): the same payload, the same recipients.
+        """
+        try:
+            view = await self.message(queue_id)
+        except NotFound:
+            return _receipt(queue_id, "", map(str, again.forward_paths), "finished")
         return Receipt(
             id=view.id,
             message_id=view.message_id,
@@ -273,6 +273,18 @@ class Store(Views):
 def _letters(match: QueueMatch) -> tuple[str, str, str, str]:
     letter = CLASS_LETTER[match.mail_class] if match.mail_class else ""
     return letter, match.tenant, match.campaign, match.destination
+
+
+def _receipt(queue_id: str, message_id: str, addresses: Iterable[str], status: str) -> Receipt:
+    return Receipt(
+        id=queue_id,
+        message_id=message_id,
+        recipients=tuple(
+            ReceiptRecipient(f"{queue_id}.{number}", address, status)
+            for number, address in enumerate(addresses, start=1)
+        ),
+        replayed=status == "finished",
+    )
 
 
 def rows_of(submission: Submission) -> list[list[str]]:
