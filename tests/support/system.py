@@ -19,7 +19,8 @@ from typing import Any
 from relay.ingress.submit import Draft, Submitter
 from relay.ingress.trace import Origin
 from relay.model.address import parse_address, parse_reverse_path
-from relay.model.message import Receipt
+from relay.model.errors import StoreUnavailable
+from relay.model.message import Receipt, Submission
 from relay.policy.route import RouteTable
 from relay.settings.loader import load_settings
 from relay.settings.schema import Sink as SinkSettings
@@ -132,6 +133,14 @@ class System:
         self.workers.append(worker)
         return worker
 
+    def stop_worker(self, worker: subprocess.Popen[bytes]) -> int:
+        """SIGTERM, and wait for its end; the exit status."""
+        return processes.stop(worker)
+
+    def kill_worker(self, worker: subprocess.Popen[bytes]) -> None:
+        """SIGKILL; it is gone when this returns."""
+        processes.kill(worker)
+
     def start_smtpd(self, port: int | None = None) -> int:
         """The SMTP listener; its port."""
         port = port or free_port()
@@ -188,6 +197,19 @@ class System:
     async def submit(self, to: list[str], **more: Any) -> Receipt:
         """Submit through the single door behind all doors."""
         return await self.submitter.submit(self.draft(to, **more))
+
+    async def submit_again(self, to: list[str], **more: Any) -> Receipt:
+        """Submit; where the store is away, again until it is back, as any client would."""
+        submission = self.submitter.prepare(self.draft(to, **more)).submission
+        return await self.accept_again(submission)
+
+    async def accept_again(self, submission: Submission) -> Receipt:
+        """Hand the same submission over until the store has taken it."""
+        while True:
+            try:
+                return await self.store.accept(submission)
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -278,6 +300,26 @@ class System:
                 return found
             if time.monotonic() > deadline:
                 raise AssertionError(f"{len(found)} of {count} {kind}; {self.log_tail()}")
+            await asyncio.sleep(0.05)
+
+    async def until_marked(self, count: int = 1) -> None:
+        """Wait until so many recipients bear the mark that their final dot is being sent."""
+        wire, deadline = self.store.wire, time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            marks = [
+                await wire.call("SCARD", f"{self.store.p}is:{worker['incarnation']}")
+                for worker in await self.store.workers()
+            ]
+            if sum(marks) >= count:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"no {count} dots under way; {self.log_tail()}")
+
+    async def until_logged(self, event: str) -> None:
+        """Wait until a worker has logged an event."""
+        deadline = time.monotonic() + WAIT_S
+        while not any(line["event"] == event for line in self.log_lines()):
+            assert time.monotonic() < deadline, self.log_tail()
             await asyncio.sleep(0.05)
 
     async def queue(self, destination: str) -> QueueView:

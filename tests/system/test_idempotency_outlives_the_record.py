@@ -1,4 +1,4 @@
-"""A key that was used is answered with the first ids for a day, the record of the message or not."""
+"""A key that was used is answered with the first ids for a day, whatever became of the record."""
 
 import msgspec
 
