@@ -109,10 +109,12 @@ if now >= ready_since + req.grace_ms then
     budget = budget - #rids
     worked = worked + #rids
     if redis.call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
+      -- Score 0: it ended its lease itself, nothing was lost.
+      local gave_up = tonumber(redis.call('ZSCORE', P .. 'incarnations', holder)) == 0
       redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder)
       redis.call('ZREM', P .. 'incarnations', holder)
       redis.call('HDEL', P .. 'workers', holder)
-      emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder }))
+      if not gave_up then emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder })) end
     end
     if budget <= 0 then break end
   end
