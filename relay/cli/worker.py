@@ -27,7 +27,7 @@ def worker(config: Config = "", changes: Changes = None) -> None:
 
 
 def celery_command() -> list[str]:
-    """One Celery worker process; what it does beyond this stands in `workers/app.py`."""
+    """One Celery worker process; what it does beyond this stands in `workers/`."""
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
     celery = [sys.executable, "-m", "celery", "--quiet", "-A", "workers.app", "worker"]
     return [*celery, *quiet, f"--hostname=relay-{os.getpid()}@%h"]

@@ -1,0 +1,35 @@
+"""What every test may use: one real Redis for the run, a clean store for a test."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from relay.store.queue import Store
+from tests.support.redis_server import RedisServer
+
+# RELAY_TEST_PROFILE=thorough: what a night is for.
+settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=2000)
+settings.load_profile(os.environ.get("RELAY_TEST_PROFILE", "quick"))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for all tests that neither kill nor fill it."""
+    server = RedisServer(tmp_path_factory.mktemp("session"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[Store]:
+    """A connected, empty store in sink mode."""
+    with redis_server.client() as client:
+        client.flushall()
+    store = await Store.connect(redis_server.url, "sink", client_name="test")
+    yield store
+    await store.close()

@@ -1,0 +1,103 @@
+"""The message that Lua pushes is one that Celery takes: byte for byte, through a real worker."""
+
+import json
+from pathlib import Path
+
+from celery import Celery
+from kombu import Connection
+from kombu.transport.virtual import Message
+
+from relay.model.address import parse_address
+from relay.model.ids import new_queue_id
+from relay.model.message import Submission
+from relay.store.keys import broker_prefix
+from relay.store.queue import Store
+from tests.support import processes
+from tests.support.household import wait_until
+from tests.support.redis_server import RedisServer
+from workers.celery_app import broker_url, make_app
+
+_ROUTE = broker_prefix("sink") + "route"
+
+_APP = """
+from relay.settings.schema import Delivery, Mode, Redis, Settings
+from workers.celery_app import make_app
+from workers.engine_step import EngineStep
+
+app = make_app(Settings(delivery=Delivery(mode=Mode.SINK), redis=Redis(url={url!r})))
+app.steps["worker"].discard(EngineStep)
+app.conf.include = []
+
+
+@app.task(name="relay.route")
+def route():
+    open({done!r}, "a").write("ran\\n")
+"""
+
+
+def submission() -> Submission:
+    path = parse_address("ann@gmail.test")
+    return Submission(
+        queue_id=new_queue_id(),
+        reverse_path=None,
+        forward_paths=(path,),
+        destinations=(path.domain,),
+        content=b"Subject: x\r\n\r\nx\r\n",
+        message_id="<x@y.test>",
+    )
+
+
+async def test_accepts_of_one_moment_push_one_wake_up(store: Store) -> None:
+    for _ in range(5):
+        await store.accept(submission())
+    assert await store.wire.call("LLEN", _ROUTE) == 1
+
+
+async def test_wake_up_is_what_kombu_reads(store: Store) -> None:
+    await store.accept(submission())
+    raw = await store.wire.call("LINDEX", _ROUTE, 0)
+    message = json.loads(raw)
+    assert message["headers"]["task"] == "relay.route"
+    assert json.loads(message["body"])[0] == []
+    known = {"body", "content-encoding", "content-type", "headers", "properties"}
+    assert set(message) == known
+    with Connection("memory://") as connection:
+        assert Message(message, channel=connection.channel()).payload == [[], {}, {"relay": 1}]
+
+
+async def test_wake_up_runs_its_task_in_a_real_worker(
+    store: Store, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+    (tmp_path / "wake_app.py").write_text(_APP.format(url=redis_server.url, done=str(done)))
+    await store.accept(submission())
+    command = processes.python("celery", "-A", "wake_app", "worker", "--without-gossip")
+    worker = processes.start(
+        [*command, "--without-mingle", "--without-heartbeat"],
+        log=tmp_path / "worker.log",
+        environment={
+            "PYTHONPATH": f"{tmp_path}:{processes.ROOT}",
+            "RELAY_DELIVERY_MODE": "sink",
+            "RELAY_REDIS_URL": redis_server.url,
+        },
+    )
+    try:
+        wait_until(done.exists, (tmp_path / "worker.log").read_text())
+    finally:
+        processes.kill(worker)
+    assert done.read_text() == "ran\n"
+
+
+def test_broker_is_the_redis_of_the_data() -> None:
+    assert broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
+    assert broker_url("redis://host:6379/0") == "redis://host:6379/0"
+
+
+def test_app_takes_nothing_but_json() -> None:
+    from relay.settings.schema import Delivery, Mode, Redis, Settings
+
+    settings = Settings(delivery=Delivery(mode=Mode.SINK), redis=Redis(url="redis://x"))
+    app: Celery = make_app(settings)
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_ignore_result
+    assert app.conf.broker_transport_options["ack_emulation"] is False
