@@ -91,7 +91,7 @@ class Engine:
             for pool in self.settings.worker.pools:
                 while self._lanes.room > 0:
                     limit = min(HAND_OVER, self._lanes.room)
-                    names = await self._context.work.pop_wanting(pool, limit)
+                    names = await self._context.work.wanting(pool, limit)
                     await self._offer(pool, names)
                     if len(names) < limit:
                         break
@@ -99,9 +99,9 @@ class Engine:
             _log.warning("deliver.store_unavailable", detail=str(error))
 
     async def _offer(self, pool: str, names: Iterable[str]) -> None:
-        for lane in names:
-            if not self._lanes.offer(lane):
-                await self._context.work.want(pool, lane)
+        refused = [lane for lane in names if not self._lanes.offer(lane)]
+        if refused:
+            await self._context.work.put_back(pool, refused)
 
     async def route(self) -> None:
         """Look up the destinations whose route is asked for."""

@@ -29,7 +29,7 @@ class RouteFinder:
     async def find_all(self) -> None:
         """Route everything that is asked for now."""
         while True:
-            names = await self._context.work.pop_unrouted(SIDE_BY_SIDE)
+            names = await self._context.work.unrouted(SIDE_BY_SIDE)
             fresh = [name for name in names if name not in self._under_way]
             await asyncio.gather(*(self._find(name) for name in fresh))
             if len(names) < SIDE_BY_SIDE:

@@ -22,6 +22,7 @@ NAMES = (
     "accept",
     "commit",
     "route",
+    "hand_out",
     "take",
     "release",
     "report",

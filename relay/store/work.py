@@ -31,6 +31,10 @@ from relay.store.queue import Store, accept_request, rows_of
 INLINE_OCTETS = 64 * 1024
 #: A stale route is served so long while it is looked up again.
 STALE_S = 24 * 3600.0
+#: A destination that was handed out is handed out again after this; DNS may take so long …
+ROUTING_S = 30.0
+#: … and a lane after this.
+TAKING_S = 5.0
 ROUTE_RETRY_S = 15.0
 ROUTE_RETRY_MAX_S = 15 * 60.0
 
@@ -152,24 +156,21 @@ class Work:
 
     # -- wake-ups ----------------------------------------------------------------------------
 
-    async def pop_unrouted(self, limit: int) -> list[str]:
-        """Destinations whose route is asked for; the next accept may wake us again."""
-        return await self._pop("woken:route", "unrouted", limit)
+    async def unrouted(self, limit: int) -> list[str]:
+        """Destinations whose route is asked for; handed out again unless they are routed soon."""
+        return await self._hand_out("unrouted", "route", limit, ROUTING_S)
 
-    async def pop_wanting(self, pool: str, limit: int) -> list[str]:
-        """Lanes of a pool that want a session."""
-        return await self._pop(f"woken:egress.{pool}", f"wanting:{pool}", limit)
+    async def wanting(self, pool: str, limit: int) -> list[str]:
+        """Lanes of a pool that want a session; handed out again unless they are taken soon."""
+        return await self._hand_out(f"wanting:{pool}", f"egress.{pool}", limit, TAKING_S)
 
-    async def _pop(self, woken: str, key: str, limit: int) -> list[str]:
-        await self.store.wire.call("DEL", self.store.p + woken)
-        flat = await self.store.wire.call("ZPOPMIN", self.store.p + key, limit)
-        return [raw.decode() for raw in flat[::2]]
+    async def _hand_out(self, name: str, queue: str, limit: int, again_s: float) -> list[str]:
+        request = {"list": name, "queue": queue, "limit": limit, "again_ms": int(again_s * 1000)}
+        return [raw.decode() for raw in await self.store.scripts.call("hand_out", request)]
 
-    async def want(self, pool: str, lane: str) -> None:
-        """Put a lane back that this process cannot serve now."""
-        await self.store.wire.call(
-            "ZADD", self.store.p + f"wanting:{pool}", "NX", int(time.time() * 1000), lane
-        )
+    async def put_back(self, pool: str, lanes: Sequence[str]) -> None:
+        """Lanes that this process has no room for."""
+        await self.store.scripts.call("hand_out", {"list": f"wanting:{pool}", "back": list(lanes)})
 
     # -- routes ------------------------------------------------------------------------------
 

@@ -6,10 +6,10 @@
 --   q:<q>:d    zset recipient-id -> due ms                q:<q>:h  zset held since
 --   queues     zset of all names      dest:<d>  set of a destination's queues
 --   ro:<d>     msgpack {lane, fresh, stale, fails, until, reason, text}, expiring
---   unrouted   zset destination -> asked at
+--   unrouted   zset destination -> asked at, or when it is handed out again
 --   ln:<lane>  hash: vt, vb (least virtual time), seq, k (claims), pu pr pt (parked), site (record)
 --   lt:<lane>, lb:<lane> zset tenant -> virtual time; lq:<lane>:<class>:<tenant> zset queue -> seq
---   wanting:<pool> zset lane -> since       timers zset `q:…|l:…|d:…` -> ms
+--   wanting:<pool> zset lane -> since, or when it is handed out again      timers zset `q:…|l:…|d:…` -> ms
 local function qkey(q) return P .. 'q:' .. q end
 local function set_timer(name, at)
   local present = redis.call('ZSCORE', P .. 'timers', name)

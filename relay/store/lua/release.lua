@@ -1,10 +1,8 @@
 #!lua flags=allow-oom
--- Give a session's slots and probe tokens back.
+-- Give a session's slots, probe tokens and lane back.
 -- KEYS: [1] meta. ARGV: [1] {holder, token, lane, slots {key…}, probes {key…}}.
 -- Returns 1. Invariants: idempotent; one waiter is woken per slot. Bound: O(slots), at most 32.
 for _, key in ipairs(req.slots) do give_back(req.holder, 's ' .. req.token .. ' ' .. key) end
 for _, key in ipairs(req.probes) do give_back(req.holder, 'p ' .. req.token .. ' ' .. key) end
-if redis.call('EXISTS', P .. 'lt:' .. req.lane) == 1 or redis.call('EXISTS', P .. 'lb:' .. req.lane) == 1 then
-  want(req.lane)
-end
+give_back(req.holder, 'l ' .. req.token .. ' ' .. req.lane)
 return 1

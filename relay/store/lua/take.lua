@@ -2,8 +2,9 @@
 -- KEYS: [1] meta. ARGV: [1] {lane, holder (incarnation), token, slots {{key, ceiling}…},
 --   windows {key = initial}, rates {{key, interval_us, burst}…}, breakers {key…}}.
 -- Returns {'ok', probing (1|0)} | {'idle'} | {'no', binding key, limit, until ms, reason}.
--- Invariants: a slot hangs on its holder and returns with it; a half-open breaker lets one probe
---   through; a refused lane waits in the order of asking (`wt:<key>`), with a timer as a net.
+-- Invariants: slots and lane hang on their holder and return with it; a half-open breaker lets one
+--   probe through; a refused lane waits in the order of asking (`wt:<key>`), with a timer as a net;
+--   a holder whose lease is gone gets nothing, for nothing of it would return.
 -- Bound: O(keys of the request), at most 32.
 local function refuse(key, limit, until_ms, reason)
   park_lane(req.lane, until_ms, reason, key)
@@ -11,6 +12,9 @@ local function refuse(key, limit, until_ms, reason)
 end
 if redis.call('EXISTS', P .. 'lt:' .. req.lane) == 0 and redis.call('EXISTS', P .. 'lb:' .. req.lane) == 0 then
   return { 'idle' }
+end
+if not redis.call('ZSCORE', P .. 'incarnations', req.holder) then
+  return { 'no', req.holder, '0', now + 1000, 'lease_lost' }
 end
 local probing = nil
 for _, key in ipairs(req.breakers) do
@@ -53,4 +57,6 @@ if probing then
   redis.call('HSET', P .. 'br:' .. probing, 'probe', req.token)
   redis.call('SADD', P .. 'ih:' .. req.holder, 'p ' .. req.token .. ' ' .. probing)
 end
+redis.call('SADD', P .. 'ih:' .. req.holder, 'l ' .. req.token .. ' ' .. req.lane)
+redis.call('ZREM', P .. 'wanting:' .. pool_of(req.lane), req.lane)
 return { 'ok', probing and 1 or 0 }

@@ -122,9 +122,9 @@ if now >= ready_since + req.grace_ms then
 end
 -- Tasks are hints that may be lost: post them again while there is work.
 for _, pool in ipairs(req.pools) do
-  if redis.call('EXISTS', P .. 'wanting:' .. pool) == 1 then wake_pool(pool) end
+  if redis.call('ZCOUNT', P .. 'wanting:' .. pool, '-inf', now) > 0 then wake_pool(pool) end
 end
-if redis.call('EXISTS', P .. 'unrouted') == 1 then wake_route() end
+if redis.call('ZCOUNT', P .. 'unrouted', '-inf', now) > 0 then wake_route() end
 -- Finished messages are kept for an hour, the newest 100,000 of them; events up to `keep`.
 local gone = redis.call('ZRANGEBYSCORE', P .. 'finished', '-inf', now - FINISHED_MS, 'LIMIT', 0, 200)
 if #gone == 0 and redis.call('ZCARD', P .. 'finished') > 100000 then
