@@ -4,9 +4,11 @@ Its settings are those of the configuration file and the environment.
 """
 
 import logging
+import warnings
 from typing import Any
 
-from celery.signals import setup_logging
+from celery.exceptions import CPendingDeprecationWarning
+from celery.signals import celeryd_after_setup, setup_logging
 
 from relay.settings.loader import load_settings
 from relay.telemetry.log import configure_logging
@@ -21,3 +23,9 @@ def log_as_relay(**_: Any) -> None:
     configure_logging(app.relay_settings, service="worker")
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def silence(**_: Any) -> None:
+    """At each lost connection Celery would warn of a future default that we set ourselves."""
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

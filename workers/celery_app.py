@@ -8,7 +8,6 @@ import warnings
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from kombu.connection import Connection
 from kombu.entity import Queue
@@ -89,5 +88,3 @@ def broker_url(url: str) -> str:
 
 # Celery warns of root because pickle would run code; nothing but JSON is accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
-# It warns of a future default that is set below.
-warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
