@@ -15,15 +15,10 @@ import random
 import socket
 import struct
 
+from dns.rcode import Rcode
+
 from relay.model.errors import ConfigError
-from relay.net.dns_wire import (
-    MalformedPacket,
-    Rcode,
-    Response,
-    answers_question,
-    decode_response,
-    encode_query,
-)
+from relay.net.dns_message import MalformedPacket, Query, Question, Response
 
 #: Sockets of one nameserver, and how long each takes new questions.
 SOCKETS = 16
@@ -51,24 +46,25 @@ class _UdpSocket:
             self._socket.close()
             raise
         self._loop = loop
-        self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
+        self._waiting: dict[int, tuple[Query, asyncio.Future[Response]]] = {}
         self._retired = False
         self.questions = 0
         self.opened = loop.time()
         loop.add_reader(self._socket, self._on_readable)
 
-    async def ask(self, question: bytes, *, edns: bool, timeout_s: float) -> bytes:
-        """The first packet that answers the question; TimeoutError, OSError."""
+    async def ask(self, question: Question, *, edns: bool, timeout_s: float) -> Response:
+        """The first answer to the question; TimeoutError, OSError, MalformedPacket."""
         self.questions += 1
-        query_id = int.from_bytes(os.urandom(2), "big")
+        query_id = _random_id()
         while query_id in self._waiting:
-            query_id = int.from_bytes(os.urandom(2), "big")
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._waiting[query_id] = (question, future)
+            query_id = _random_id()
+        query = Query(question, query_id, edns=edns)
+        future: asyncio.Future[Response] = self._loop.create_future()
+        self._waiting[query_id] = (query, future)
         timer = self._loop.call_later(timeout_s, _expire, future)
         try:
             with contextlib.suppress(BlockingIOError):  # a full buffer is a lost packet
-                self._socket.send(encode_query(query_id, question, edns=edns))
+                self._socket.send(query.wire)
             return await future
         finally:
             timer.cancel()
@@ -99,13 +95,28 @@ class _UdpSocket:
                         future.set_exception(type(error)(*error.args))
                 return
             entry = self._waiting.get(int.from_bytes(packet[:2], "big"))
-            if entry is not None and answers_question(packet, entry[0]) and not entry[1].done():
-                entry[1].set_result(packet)
+            if entry is not None and not entry[1].done():
+                _take(packet, *entry)
 
 
-def _expire(future: asyncio.Future[bytes]) -> None:
+def _take(packet: bytes, query: Query, future: asyncio.Future[Response]) -> None:
+    """Give the answer to who waits for it; a packet that answers something else is passed over."""
+    try:
+        response = query.read(packet)
+    except MalformedPacket as error:
+        future.set_exception(error)
+        return
+    if response is not None:
+        future.set_result(response)
+
+
+def _expire(future: asyncio.Future[Response]) -> None:
     if not future.done():
         future.set_exception(TimeoutError())
+
+
+def _random_id() -> int:
+    return int.from_bytes(os.urandom(2), "big")
 
 
 class Nameserver:
@@ -123,7 +134,7 @@ class Nameserver:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def ask(self, question: bytes, timeout_s: float) -> Response:
+    async def ask(self, question: Question, timeout_s: float) -> Response:
         """One try within `timeout_s`; TimeoutError, OSError, MalformedPacket."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -140,22 +151,21 @@ class Nameserver:
         """Whether this nameserver was silent or unreachable a short while ago."""
         return now < self._resting_until
 
-    async def _ask(self, question: bytes, ends: float) -> Response:
+    async def _ask(self, question: Question, ends: float) -> Response:
         edns = self._edns
-        packet = await self._ask_by_udp(question, edns=edns, ends=ends)
-        response = decode_response(packet)
+        response = await self._ask_by_udp(question, edns=edns, ends=ends)
         if edns and response.rcode in (Rcode.FORMERR, Rcode.NOTIMP):
-            response = decode_response(await self._ask_by_udp(question, edns=False, ends=ends))
+            response = await self._ask_by_udp(question, edns=False, ends=ends)
             if response.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
                 self._edns = False
         if response.truncated:
             async with asyncio.timeout_at(ends):
-                response = decode_response(await self._ask_by_tcp(question))
+                response = await self._ask_by_tcp(question)
             if response.truncated:
                 raise MalformedPacket("an answer by TCP is truncated")
         return response
 
-    async def _ask_by_udp(self, question: bytes, *, edns: bool, ends: float) -> bytes:
+    async def _ask_by_udp(self, question: Question, *, edns: bool, ends: float) -> Response:
         loop = asyncio.get_running_loop()
         udp = self._pick(loop)
         return await udp.ask(question, edns=edns, timeout_s=max(ends - loop.time(), 0.001))
@@ -180,22 +190,22 @@ class Nameserver:
             return fresh
         return udp
 
-    async def _ask_by_tcp(self, question: bytes) -> bytes:
+    async def _ask_by_tcp(self, question: Question) -> Response:
+        query = Query(question, _random_id(), edns=self._edns)
         async with self._tcp:
             reader, writer = await asyncio.open_connection(*self.address)
             try:
-                query_id = int.from_bytes(os.urandom(2), "big")
-                query = encode_query(query_id, question, edns=self._edns)
-                writer.write(struct.pack("!H", len(query)) + query)
+                writer.write(struct.pack("!H", len(query.wire)) + query.wire)
                 (length,) = struct.unpack("!H", await reader.readexactly(2))
                 packet = await reader.readexactly(length)
             except asyncio.IncompleteReadError:
                 raise MalformedPacket("the TCP connection ended inside an answer") from None
             finally:
                 writer.transport.abort()
-        if int.from_bytes(packet[:2], "big") != query_id or not answers_question(packet, question):
+        response = query.read(packet)
+        if response is None:
             raise MalformedPacket("an answer by TCP is not for the question")
-        return packet
+        return response
 
 
 def parse_nameserver(text: str) -> tuple[str, int]:

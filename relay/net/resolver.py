@@ -11,7 +11,10 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+import dns.rcode
 import msgspec
+from dns.rcode import Rcode
+from dns.rdatatype import RdataType
 
 from relay.model.address import normalize_domain
 from relay.model.errors import NoMailHost, NoSuchDomain, NullMx, ResolverUnavailable
@@ -23,15 +26,8 @@ from relay.net.dns_cache import (
     decode_shared,
     encode_shared,
 )
+from relay.net.dns_message import MalformedPacket, Question, Response
 from relay.net.dns_transport import Nameserver
-from relay.net.dns_wire import (
-    CNAME,
-    MalformedPacket,
-    Rcode,
-    RecordType,
-    Response,
-    encode_question,
-)
 from relay.net.system_dns import system_nameservers
 from relay.settings.schema import Dns, Mode, Settings
 
@@ -103,7 +99,7 @@ class Resolver:
     async def mx(self, domain: str) -> MxAnswer:
         """The MX hosts of a domain; NoSuchDomain, NoMailHost, NullMx, ResolverUnavailable."""
         name = _host_name(domain)
-        answer = await self._answer(name, RecordType.MX)
+        answer = await self._answer(name, RdataType.MX)
         if answer.status is Status.FAILED:
             raise ResolverUnavailable(answer.text)
         if answer.status is not Status.FOUND:
@@ -111,7 +107,7 @@ class Resolver:
         hosts = tuple(record for record in answer.records if record[1])
         if not hosts:
             raise NullMx(f"{name} accepts no mail (null MX)")
-        return MxAnswer(hosts, self._ttl_left(name, RecordType.MX))
+        return MxAnswer(hosts, self._ttl_left(name, RdataType.MX))
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """IPv4 and IPv6 addresses in turn; () where the name has none.
@@ -138,12 +134,12 @@ class Resolver:
     async def _implicit_mx(self, name: str) -> MxAnswer:
         if not await self.addresses(name):
             raise NoMailHost(f"{name} has neither MX nor address records")
-        ttls = (self._ttl_left(name, kind) for kind in (RecordType.A, RecordType.AAAA))
+        ttls = (self._ttl_left(name, kind) for kind in (RdataType.A, RdataType.AAAA))
         return MxAnswer(((0, name),), min((ttl for ttl in ttls if ttl > 0), default=0.0), True)
 
     async def _both_families(self, name: str) -> tuple[Answer, Answer]:
         """A and AAAA side by side; a slow second family is not awaited once the first is found."""
-        started = [self._start(name, RecordType.A), self._start(name, RecordType.AAAA)]
+        started = [self._start(name, RdataType.A), self._start(name, RdataType.AAAA)]
         flights = [flight for flight in started if isinstance(flight, asyncio.Task)]
         if flights:
             await asyncio.wait(flights, return_when=asyncio.FIRST_COMPLETED)
@@ -153,11 +149,11 @@ class Resolver:
                 await asyncio.wait(late, timeout=FAMILY_GRACE_S if found else None)
         return _result(started[0]), _result(started[1])
 
-    async def _answer(self, name: str, kind: RecordType) -> Answer:
+    async def _answer(self, name: str, kind: RdataType) -> Answer:
         started = self._start(name, kind)
         return started if isinstance(started, Answer) else await asyncio.shield(started)
 
-    def _start(self, name: str, kind: RecordType) -> Answer | asyncio.Task[Answer]:
+    def _start(self, name: str, kind: RdataType) -> Answer | asyncio.Task[Answer]:
         """The answer kept in process, else the flight that will bring it."""
         key = (name, int(kind))
         loop = asyncio.get_running_loop()
@@ -170,7 +166,7 @@ class Resolver:
             self._flights[key] = flight
         return flight
 
-    async def _fly(self, name: str, kind: RecordType) -> Answer:
+    async def _fly(self, name: str, kind: RdataType) -> Answer:
         key = (name, int(kind))
         try:
             answer = await self._recall(name, kind)
@@ -183,7 +179,7 @@ class Resolver:
         finally:
             del self._flights[key]
 
-    async def _look_up(self, name: str, kind: RecordType) -> Answer:
+    async def _look_up(self, name: str, kind: RdataType) -> Answer:
         """Ask, follow CNAMEs (RFC 1034 §3.6.2) and clamp the TTL; never raises for DNS' sake."""
         try:
             return await self._follow(name, kind)
@@ -191,12 +187,14 @@ class Resolver:
             ttl_s = min(FAILURE_TTL_S, self._dns.negative_ttl)
             return Answer(Status.FAILED, (), ttl_s, f"{kind.name} of {name}: {error}")
 
-    async def _follow(self, name: str, kind: RecordType) -> Answer:
+    async def _follow(self, name: str, kind: RdataType) -> Answer:
         seen, ttl_s, current = {name}, self._dns.max_ttl, name
         while True:
             asked = current
             response = await self._exchange(asked, kind)
-            links = {record.name: record for record in response.records if record.type == CNAME}
+            links = {
+                record.name: record for record in response.records if record.type == RdataType.CNAME
+            }
             while (link := links.get(current)) is not None:
                 current, ttl_s = link.data, min(ttl_s, link.ttl_s)
                 if current in seen:
@@ -214,9 +212,9 @@ class Resolver:
             if current == asked:  # else the alias' target has not been asked for yet
                 return self._negative(Status.NO_DATA, response)
 
-    async def _exchange(self, name: str, kind: RecordType) -> Response:
+    async def _exchange(self, name: str, kind: RdataType) -> Response:
         """One question to the nameservers in turn until one answers; ResolverUnavailable."""
-        question = encode_question(name, kind)
+        question = Question(name, kind)
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._dns.lifetime
         problem = "no nameserver was asked"
@@ -243,7 +241,7 @@ class Resolver:
                 self._reread_system()
                 raise ResolverUnavailable(problem)
 
-    async def _recall(self, name: str, kind: RecordType) -> Answer | None:
+    async def _recall(self, name: str, kind: RdataType) -> Answer | None:
         """The shared cache's answer; whatever is wrong with that cache is a miss."""
         if self._shared is None:
             return None
@@ -253,7 +251,7 @@ class Resolver:
             return None
         return None if value is None else decode_shared(value, now=time.time())
 
-    async def _share(self, name: str, kind: RecordType, answer: Answer) -> None:
+    async def _share(self, name: str, kind: RdataType, answer: Answer) -> None:
         """Give an answer to the shared cache; failures stay here: they may be ours alone."""
         if self._shared is None or answer.status is Status.FAILED:
             return
@@ -280,7 +278,7 @@ class Resolver:
         ttl_s = NEGATIVE_TTL_WITHOUT_SOA_S if soa is None else soa
         return Answer(status, (), min(max(ttl_s, self._dns.min_ttl), self._dns.negative_ttl))
 
-    def _ttl_left(self, name: str, kind: RecordType) -> float:
+    def _ttl_left(self, name: str, kind: RdataType) -> float:
         now = asyncio.get_running_loop().time()
         return self._memory.ttl_left((name, int(kind)), now=now)
 
@@ -312,5 +310,4 @@ def _is_usable(response: Response) -> bool:
 def _shown(response: Response) -> str:
     if response.rcode == Rcode.NOERROR:
         return "with a referral (it does not resolve for us)"
-    names = {member.value: member.name for member in Rcode}
-    return names.get(response.rcode, f"rcode {response.rcode}")
+    return dns.rcode.to_text(response.rcode)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
+from dns.rdatatype import RdataType
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_dns import ScriptedDns, serving
@@ -22,7 +23,6 @@ from relay.delivery.routing import (
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.dns_cache import Answer, Status
-from relay.net.dns_wire import RecordType
 from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable
 from relay.policy.shape import Shaping, load_shaping
@@ -445,7 +445,7 @@ async def find_remembered(
     resolver = Resolver(QUICK, nameservers=("127.0.0.1:1",))
     now = asyncio.get_running_loop().time()
     for host, addresses in table.items():
-        for kind, colon in ((RecordType.A, False), (RecordType.AAAA, True)):
+        for kind, colon in ((RdataType.A, False), (RdataType.AAAA, True)):
             records = tuple((0, one) for one in addresses if (":" in one) is colon)
             status = Status.FOUND if records else Status.NO_DATA
             resolver._memory.put((host, int(kind)), Answer(status, records, 60.0), now=now)
