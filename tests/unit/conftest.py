@@ -9,8 +9,10 @@ import uvloop
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]]
+    factories = {"asyncio": asyncio.new_event_loop}
     module = item.getparent(pytest.Module)
-    if module is None or not getattr(module.obj, "RUNS_ON_BOTH_LOOPS", False):
-        return None
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    if module is not None and getattr(module.obj, "RUNS_ON_BOTH_LOOPS", False):
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
