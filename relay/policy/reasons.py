@@ -80,6 +80,8 @@ SENTENCES: dict[str, str] = {
     "sender_reputation": "The receiver distrusts the sender's domain.",
     "sender_rejected": "The receiving server refused the sender's address.",
     # the route
+    "no_such_route": "The route that this mail was meant for is not configured any more.",
+    "route_changed": "The route that this mail was meant for is configured differently now.",
     "authentication_failed": "The smarthost refused our credentials.",
     "authentication_deferred": "The smarthost cannot check our credentials at present.",
     "authentication_required": "The server demands credentials for this mail.",
@@ -88,6 +90,7 @@ SENTENCES: dict[str, str] = {
     # ourselves
     "lease_lost": "Another worker may hold this mail; it was not sent.",
     "local_misuse": "We tried something that SMTP does not allow; this is a fault of relay.",
+    "route_unreadable": "Another version of relay recorded the route of this mail.",
     "internal_error": "Something went wrong on our side; the mail was not sent.",
     # what remains
     "deferred": "The receiving server asks us to try again later.",
