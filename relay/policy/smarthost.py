@@ -1,4 +1,4 @@
-"""Smarthost URLs: `smtp://host:port`, `smtps://user:password@host`, `lmtp://host`.
+"""Smarthost URLs: `smtp://host:port`, `smtps://user:password@host`.
 
 Errors never show what stands before the `@`.
 """
@@ -13,8 +13,8 @@ from relay.model.address import normalize_domain
 from relay.model.credentials import Credentials
 from relay.model.errors import ConfigError
 
-#: scheme → port without and with credentials (RFC 5321, RFC 6409 §3.1, RFC 8314 §3.3, RFC 2033).
-_PORTS = {"smtp": (25, 587), "smtps": (465, 465), "lmtp": (24, 24)}
+#: scheme → port without and with credentials (RFC 5321, RFC 6409 §3.1, RFC 8314 §3.3).
+_PORTS = {"smtp": (25, 587), "smtps": (465, 465)}
 _SPECIAL = "write special characters of the password as %XX (%40 for @, %2F for /)"
 _EXAMPLE = "write for example 'smtp://user:password@mail.example.net:587'"
 
@@ -56,9 +56,11 @@ def parse_smarthost(url: str, *, key: str = "smarthost") -> Smarthost:
     """The smarthost of a URL; ConfigError names `key`, the fault and a correct form."""
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
+    if separator and scheme == "lmtp":
+        raise ConfigError(f"{key}: lmtp:// is not supported yet; use smtp:// or smtps://")
     if not separator or scheme not in _PORTS:
         raise ConfigError(
-            f"{key}: '{redacted(url)}' begins with none of smtp://, smtps://, lmtp://; {_EXAMPLE}"
+            f"{key}: '{redacted(url)}' begins with neither smtp:// nor smtps://; {_EXAMPLE}"
         )
     if "@" in rest and re.search(r"[/?#]", rest.rpartition("@")[0]):
         raise ConfigError(f"{key}: '{redacted(url)}' cannot be read; {_SPECIAL}")

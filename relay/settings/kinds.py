@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from relay.model.errors import ConfigError
 from relay.model.units import parse_duration_s, parse_size_octets
 
 
@@ -96,6 +97,15 @@ def _url_reader(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+_read_smarthost_url = _url_reader("smtp", "smtps")
+
+
+def _read_smarthost(text: str) -> str:
+    if text.strip().lower().startswith("lmtp://"):
+        raise ConfigError("lmtp:// is not supported yet; use smtp:// or smtps://")
+    return _read_smarthost_url(text)
+
+
 KINDS: dict[str, Kind] = {
     "duration": Kind(parse_duration_s, 'a duration such as "5m" or "1h 30m"'),
     "size": Kind(parse_size_octets, 'a size such as "25 MiB"'),
@@ -112,7 +122,7 @@ KINDS: dict[str, Kind] = {
         'a URL such as "redis://127.0.0.1:6379/0" or "unix:///run/redis.sock"',
     ),
     "smarthost": Kind(
-        _url_reader("smtp", "smtps", "lmtp"),
+        _read_smarthost,
         'a URL such as "smtp://host:587" or "smtps://user:password@host:465"',
     ),
 }

@@ -44,6 +44,8 @@ def read_value(setting: Setting, raw: Any, origin: str) -> Any:
         if not isinstance(items, list | tuple):
             raise ValueError("not a list")
         return tuple(_read_one(setting, item) for item in items if item != "")
+    except ConfigError as error:  # its text says more than what is expected
+        raise ConfigError(f"{origin}: {setting.name}: {error}") from None
     except ValueError:
         shown = "the value" if form.is_secret else _shown(raw)
         fault = f"{setting.name}: {shown} does not fit: expected {form.expected}"

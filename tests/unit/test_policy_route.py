@@ -22,7 +22,6 @@ HUB = "smtp://hub.example:2525"
         ("smtp://Hub.Example:2525/", Smarthost("smtp", "hub.example", 2525)),
         ("SMTP://127.0.0.1:25", Smarthost("smtp", "127.0.0.1", 25)),
         ("smtp://[2001:db8::1]:2525", Smarthost("smtp", "2001:db8::1", 2525)),
-        ("lmtp://mail.example", Smarthost("lmtp", "mail.example", 24)),
         (
             "smtp://u:p@hub.example",
             Smarthost("smtp", "hub.example", 587, Credentials("u", "p")),
@@ -49,8 +48,10 @@ def test_smarthost_url_is_read(url: str, smarthost: Smarthost) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("hub.example:25", "begins with none of smtp://"),
-        ("http://hub.example", "begins with none of smtp://"),
+        ("hub.example:25", "begins with neither smtp:// nor smtps://"),
+        ("http://hub.example", "begins with neither smtp://"),
+        ("lmtp://hub.example", r"lmtp:// is not supported yet; use smtp:// or smtps://"),
+        ("LMTP://u:secret@hub.example:24", "is not supported yet"),
         ("smtp://", "names no host"),
         ("smtp://:25", "names no host"),
         ("smtp://hub.example:0", "is 0"),
@@ -66,7 +67,7 @@ def test_smarthost_url_is_read(url: str, smarthost: Smarthost) -> None:
         ("smtp://u:secret%zz@hub.example", "starts no %XX"),
         ("smtp://u:secret%ff@hub.example", "not UTF-8"),
         ("smtp://u:secret%0d%0a@hub.example", "control character"),
-        ("u:secret@hub.example", "begins with none of smtp://"),
+        ("u:secret@hub.example", "begins with neither smtp://"),
         ("smtp://u:secret@hub.example:x", "host or port"),
         ("smtp://u:secret@[::1", "host or port"),
     ],
@@ -193,7 +194,6 @@ def test_credentials_demand_tls_and_nothing_else_does_by_itself() -> None:
     assert demand("smtp://u:p@hub.example") is TlsPolicy.REQUIRED
     assert demand("smtps://hub.example") is TlsPolicy.REQUIRED
     assert demand("smtp://hub.example") is TlsPolicy.OPPORTUNISTIC
-    assert demand("lmtp://hub.example") is TlsPolicy.OPPORTUNISTIC
 
 
 def test_operator_may_demand_more_or_less() -> None:

@@ -118,6 +118,16 @@ def test_settings_secret_never_shows_in_a_fault(tmp_path: Path) -> None:
     assert "hunter2" not in fault(tmp_path, text)
 
 
+def test_settings_smarthost_over_lmtp_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    sentence = "lmtp:// is not supported yet; use smtp:// or smtps://"
+    url = "lmtp://u:hunter2@host"
+    assert variable_fault(RELAY_DELIVERY_SMARTHOST=url) == (
+        f"RELAY_DELIVERY_SMARTHOST: delivery.smarthost: {sentence}"
+    )
+    text = f'[[routes]]\ndomain = "*"\nsmarthost = "{url}"\n'
+    assert fault(tmp_path, text).endswith(f"smarthost: {sentence}")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
