@@ -6,14 +6,13 @@ three rounds at its best number of client sessions of 10, 50, 100.
 
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
 from bench import source
 from bench.postfix import Postfix
-from bench.system import Relay
+from bench.system import Relay, free_port
 from relay.sim.client import SinkClient
 
 MESSAGES = 3000
@@ -40,7 +39,7 @@ def run(cache: Path, base: Path) -> list[str]:
     """Measure both; the lines of the table."""
     relay = Relay(base / "relay")
     relay.start()
-    postfix = Postfix(cache, base / "postfix", port=_port(), receiver=relay.sink_port)
+    postfix = Postfix(cache, base / "postfix", port=free_port(), receiver=relay.sink_port)
     postfix.start()
     try:
         ports = {"relay": relay.smtp_port, "postfix": postfix.port}
@@ -48,51 +47,42 @@ def run(cache: Path, base: Path) -> list[str]:
             measure(port, relay.sink, sessions=10, messages=500)
         best = {name: _best(port, relay.sink) for name, port in ports.items()}
         rates: dict[str, list[float]] = {name: [] for name in ports}
-        before = relay.cpu_seconds()
-        spent_by_postfix = postfix.cpu_seconds()
+        ours: dict[str, float] = {}
+        theirs = 0.0
         for _ in range(ROUNDS):
-            for name, port in ports.items():
-                rates[name].append(measure(port, relay.sink, sessions=best[name]))
-        after = relay.cpu_seconds()
-        spent_by_postfix = postfix.cpu_seconds() - spent_by_postfix
+            before = relay.cpu_seconds()
+            rates["relay"].append(measure(ports["relay"], relay.sink, sessions=best["relay"]))
+            for name, seconds in relay.cpu_seconds().items():
+                ours[name] = ours.get(name, 0.0) + seconds - before.get(name, 0.0)
+            spent = postfix.cpu_seconds()
+            rates["postfix"].append(measure(ports["postfix"], relay.sink, sessions=best["postfix"]))
+            theirs += postfix.cpu_seconds() - spent
     finally:
         postfix.stop()
         relay.stop()
-    return _lines(rates, best, _per_message(before, after), spent_by_postfix)
-
-
-def _port() -> int:
-    from bench.system import free_port
-
-    return free_port()
+    return _lines(rates, best, ours, theirs)
 
 
 def _best(port: int, sink: SinkClient) -> int:
-    by_sessions: Callable[[int], float] = lambda n: measure(port, sink, sessions=n, messages=1500)  # noqa: E731
-    return max(SESSIONS, key=by_sessions)
-
-
-def _per_message(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    count = ROUNDS * MESSAGES
-    return {name: (after[name] - before.get(name, 0.0)) / count * 1e6 for name in after}
+    return max(SESSIONS, key=lambda number: measure(port, sink, sessions=number, messages=1500))
 
 
 def _lines(
     rates: dict[str, list[float]],
     best: dict[str, int],
-    cpu: dict[str, float],
-    postfix_s: float,
+    ours: dict[str, float],
+    theirs: float,
 ) -> list[str]:
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    shares = "  ".join(f"{name} {value:.0f}" for name, value in sorted(cpu.items()) if value > 0.5)
-    postfix_us = postfix_s / (ROUNDS * MESSAGES) * 1e6
+    each = 1e6 / (ROUNDS * MESSAGES)
+    shares = "  ".join(f"{name} {ours[name] * each:.0f}" for name in sorted(ours) if ours[name])
     return [
         f"B1  SMTP in -> queue -> SMTP out, 10 KB: relay {middle['relay']:.0f}/s"
         f" ({best['relay']} sessions), Postfix {middle['postfix']:.0f}/s"
         f" ({best['postfix']} sessions): {middle['relay'] / middle['postfix']:.2f} x"
         " (target 2 x)",
         f"    rounds: relay {_all(rates['relay'])}, Postfix {_all(rates['postfix'])}",
-        f"    CPU us/message: {shares}; Postfix {postfix_us:.0f}",
+        f"    CPU us/message: {shares}; Postfix {theirs * each:.0f}",
     ]
 
 
