@@ -72,9 +72,10 @@ async def deliver(claim: Claim, carrier: Carrier, context: Context) -> None:
                 await send(current, loads, carrier, context)
                 current = None
         finally:
-            # A load whose dot was on its way stays claimed: its mark makes it known as uncertain.
-            unsent = current is not None and not current.dotted
-            left = [*([current] if current is not None and unsent else []), *loads]
+            # A load whose dot was on its way has no outcome: its mark makes it known as uncertain.
+            left = [*([current] if current is not None and not current.dotted else []), *loads]
+            if current is not None and current.dotted:
+                context.work.give_up([current.claimed])
             verdict = carrier.failure or GIVEN_BACK
             await settle(ready_again(left, verdict), [], context)
 

@@ -18,6 +18,7 @@ from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.retry import Schedule
 from relay.policy.window import INITIAL
 from relay.settings.schema import MailClass, Settings, UncertainPolicy
+from relay.store.keys import CLASS_LETTER
 from relay.store.settler import Settler
 from relay.store.work import Ceilings, Claim, Rate, Report, Work
 
@@ -166,6 +167,14 @@ class Context:
         key = f"site:{Lane.parse(lane).pool}:{Lane.parse(lane).site}"
         await self.work.report(Report((), ((key, False, verdict.reason, verdict.text),)))
         await self.work.park_lane(lane, refused.retry_after_s, verdict.reason, verdict.text)
+
+    # -- what broke off ----------------------------------------------------------------------
+
+    @property
+    def uncertain_policies(self) -> dict[str, str]:
+        """What happens to a recipient whose dot was sent, by letter of its class."""
+        policies = self.retry_rules.uncertain
+        return {letter: policies[name].value for name, letter in CLASS_LETTER.items()}
 
     # -- content budget ----------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from relay.store.work import RedisDnsCache, Taken, Work
 #: Lanes and destinations handed over at once.
 HAND_OVER = 50
 _RECONNECT_S = 1.0
+RECONCILE_EVERY_S = 2.0
 
 _log = structlog.get_logger("relay.engine")
 
@@ -59,6 +60,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._ticker.run(), name="ticker"),
             asyncio.create_task(self._show_life(), name="pulse"),
+            asyncio.create_task(self._reconcile(), name="reconcile"),
         ]
         _log.info("engine.started", mode=mode, incarnation=work.holder, **info)
 
@@ -82,6 +84,18 @@ class Engine:
         while True:
             self._keeper.saw_loop()
             await asyncio.sleep(1.0)
+
+    async def _reconcile(self) -> None:
+        """Give back what replies that were lost with a connection left on our account."""
+        context = self._context
+        while True:
+            await asyncio.sleep(RECONCILE_EVERY_S)
+            try:
+                given_back = await context.work.reconcile(context.uncertain_policies)
+            except StoreError:
+                continue
+            if given_back:
+                _log.info("holdings.given_back", count=given_back)
 
     # -- work that tasks announce ------------------------------------------------------------
 

@@ -33,6 +33,11 @@ class Load(msgspec.Struct, eq=False):
     def recipient_ids(self) -> list[str]:
         return [f"{self.message.queue_id}.{item.number}" for item in self.recipients]
 
+    @property
+    def claimed(self) -> ClaimedMessage:
+        """The message with the recipients of this load only."""
+        return msgspec.structs.replace(self.message, recipients=self.recipients)
+
     def of(self, recipients: tuple[ClaimedRecipient, ...]) -> "Load":
         """The same message for some of its recipients."""
         load = load_of(self.message, recipients)

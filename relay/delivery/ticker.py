@@ -14,7 +14,6 @@ from relay.delivery.reports import report
 from relay.model.errors import NotFound, StoreError, StoreUnavailable
 from relay.model.message import Submission
 from relay.store.codec import FLAG_DSN
-from relay.store.keys import CLASS_LETTER
 from relay.store.work import Due, Ticked
 
 BUSY_EVERY_S = 0.1
@@ -66,10 +65,7 @@ class Ticker:
         worker = self._settings.worker
         return await self._context.work.tick(
             pools=tuple(worker.pools),
-            uncertain={
-                CLASS_LETTER["transactional"]: worker.uncertain_transactional.value,
-                CLASS_LETTER["bulk"]: worker.uncertain_bulk.value,
-            },
+            uncertain=self._context.uncertain_policies,
             keep_events=self._settings.events.keep,
         )
 

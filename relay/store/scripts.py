@@ -16,7 +16,7 @@ from relay.store.keys import SCHEMA, broker_prefix, prefix
 from relay.store.wire import NoScript, Wire
 
 _SHEBANG = re.compile(r"\A#!lua flags=(\S+)\n")
-_PIECES = ("common", "wake", "queue", "accept", "slots")
+_PIECES = ("common", "wake", "queue", "accept", "slots", "come_back")
 
 NAMES = (
     "accept",
@@ -30,6 +30,7 @@ NAMES = (
     "settle",
     "tick",
     "lease",
+    "forgo",
     "deadline",
     "verb",
     "suspend",

@@ -171,9 +171,11 @@ class Settler:
                 if len(batch) > 1:
                     for item in batch:
                         await self._commit([item], [])
-                else:
-                    _log.error("store.settle_rejected", item=repr(batch[0])[:500], error=str(error))
-                return
+                    return
+                _log.error("store.settle_rejected", item=repr(batch[0])[:500], error=str(error))
+                answers = [b"ok"]
+            for queue_id, number, attempt, *_ in batch:
+                self._work.holdings.settled(f"{queue_id}.{number}", attempt)
             _complain(batch, answers)
             return
 

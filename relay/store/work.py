@@ -3,7 +3,7 @@
 import itertools
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from relay.store.codec import (
     pack_nested,
     unpack,
 )
+from relay.store.holdings import Holdings
 from relay.store.queue import Store, accept_request, rows_of
 
 #: Content above this is read beside the claim, not through the script.
@@ -32,7 +33,7 @@ INLINE_OCTETS = 64 * 1024
 #: A stale route is served so long while it is looked up again.
 STALE_S = 24 * 3600.0
 #: A destination that was handed out is handed out again after this; DNS may take so long …
-ROUTING_S = 30.0
+ROUTING_S = 15.0
 #: … and a lane after this.
 TAKING_S = 5.0
 ROUTE_RETRY_S = 15.0
@@ -123,6 +124,7 @@ class Work:
         self.lease_s = lease_s
         self.info = {"host": socket.gethostname(), "since": time.time(), **info}
         self.holder = new_queue_id()
+        self.holdings = Holdings(store)
         self._tokens = itertools.count(1)
 
     def new_token(self) -> str:
@@ -153,6 +155,10 @@ class Work:
         store = over if over is not None else self.store
         answer: list[bytes] = await store.scripts.call("lease", request)
         return answer
+
+    async def reconcile(self, uncertain: dict[str, str]) -> int:
+        """Give back what we hold by the store's account only; how much that was."""
+        return await self.holdings.reconcile(self.holder, uncertain)
 
     # -- wake-ups ----------------------------------------------------------------------------
 
@@ -216,6 +222,7 @@ class Work:
         )
         word = answer[0].decode()
         if word == "ok":
+            self.holdings.took(token)
             return Taken("ok", probing=bool(answer[1]))
         if word == "idle":
             return Taken("idle")
@@ -229,6 +236,7 @@ class Work:
 
     async def release(self, lane: str, token: str, ceilings: Ceilings) -> None:
         """Give a session's slots back."""
+        self.holdings.released(token)
         request = {"lane": lane, "holder": token.partition(":")[0], "token": token}
         slots = [key for key, _ in ceilings.slots]
         await self.store.scripts.call(
@@ -282,26 +290,36 @@ class Work:
             raise LeaseLost(f"the lease of incarnation {self.holder} ran out")
         if word == b"wait":
             return Claim(wait_until=wait_ms / 1000, reason=reason)
-        messages = []
-        for position in range(5, len(answer), 4):
-            messages.append(
-                await self._claimed(answer[4].decode(), *answer[position : position + 4])
-            )
-        return Claim(tuple(messages), backlog)
+        queue, messages = answer[4].decode(), list[ClaimedMessage]()
+        try:
+            for position in range(5, len(answer), 4):
+                messages.append(self._claimed(queue, *answer[position : position + 4]))
+            return Claim(tuple([await self._with_content(item) for item in messages]), backlog)
+        except BaseException:
+            self.give_up(messages)
+            raise
 
-    async def _claimed(
+    async def _with_content(self, message: ClaimedMessage) -> ClaimedMessage:
+        """Large contents are read beside the claim."""
+        if message.content:
+            return message
+        return msgspec.structs.replace(message, content=await self.store.content(message.queue_id))
+
+    def _claimed(
         self, queue: str, queue_id: bytes, raw: bytes, content: bytes, rows: bytes
     ) -> ClaimedMessage:
         record, name = decode_message(raw), queue_id.decode()
-        body = decode_content(content) if content else await self.store.content(name)
+        recipients = tuple(
+            ClaimedRecipient(number, address, destination, attempt, step, queue)
+            for number, address, destination, attempt, step in unpack(rows)
+        )
+        for item in recipients:
+            self.holdings.claimed(f"{name}.{item.number}", item.attempt)
         return ClaimedMessage(
             queue_id=name,
             reverse_path=record.reverse_path,
-            recipients=tuple(
-                ClaimedRecipient(number, address, destination, attempt, step, queue)
-                for number, address, destination, attempt, step in unpack(rows)
-            ),
-            content=body,
+            recipients=recipients,
+            content=decode_content(content) if content else b"",
             size=record.size,
             created=record.created_ms / 1000,
             expires=record.expires_ms / 1000,
@@ -315,6 +333,12 @@ class Work:
             needs_smtputf8=bool(record.flags & FLAG_SMTPUTF8),
             wants_dsn=bool(record.flags & FLAG_DSN),
         )
+
+    def give_up(self, messages: Iterable[ClaimedMessage]) -> None:
+        """Claimed recipients whose attempt ended without an outcome; they come back soon."""
+        for message in messages:
+            for item in message.recipients:
+                self.holdings.settled(f"{message.queue_id}.{item.number}", item.attempt)
 
     # -- time --------------------------------------------------------------------------------
 

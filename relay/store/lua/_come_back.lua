@@ -1,0 +1,43 @@
+-- A recipient whose holder died, or knows nothing of it. Its dot may have been sent: then the
+-- policy of its class speaks (policies: t, b = policy).
+local function come_back(holder, rid, policies)
+  local id, n = split_rid(rid)
+  redis.call('SREM', P .. 'ic:' .. holder, rid)
+  local m = load_message(id)
+  local rec = m and load_recipient(id, n)
+  if not rec or rec[STATE] ~= 'c' or rec[HOLDER] ~= holder then return end
+  local q = queue_of(m, rec)
+  local uncertain = redis.call('SISMEMBER', P .. 'is:' .. holder, rid .. ':' .. rec[ATTEMPT]) == 1
+  leave_state(q, rid, rec)
+  count('counters', 'reclaimed', 1)
+  local policy = uncertain and policies[m[M_CLASS]] or 'retry'
+  if uncertain then
+    rec[REASON] = 'uncertain'
+    rec[TEXT] = 'the attempt broke off after the final dot was sent, before the reply was recorded'
+    emit_recipient('recipient.uncertain', id, n, m, rec, { policy = policy })
+    count('counters', 'uncertain', 1)
+  end
+  if rec[WISH] == 'cancel' then
+    finish(q, id, n, m, rec, 'C', 'cancelled', 'cancelled while an attempt was under way')
+    count_outcome('cancelled', 'none')
+    emit_recipient('recipient.cancelled', id, n, m, rec)
+    return
+  end
+  if policy == 'assume-delivered' then
+    finish(q, id, n, m, rec, 'D', 'assumed_delivered', rec[TEXT])
+    count_outcome('delivered', 'none')
+    emit_recipient('recipient.delivered', id, n, m, rec)
+    return
+  end
+  if rec[CLAIMS] >= 5 then
+    enter_held(q, rid, rec, 'poison', 'each of the last 5 attempts broke off without an outcome')
+    emit_recipient('recipient.held', id, n, m, rec)
+  elseif policy == 'hold' or rec[WISH] == 'hold' then
+    rec[WISH] = ''
+    enter_held(q, rid, rec, uncertain and 'uncertain' or 'held', rec[TEXT])
+    emit_recipient('recipient.held', id, n, m, rec)
+  else
+    enter_ready(q, rid, rec, true)
+  end
+  save_recipient(id, n, rec)
+end
