@@ -153,6 +153,10 @@ class System:
         self._start_door("http", {"RELAY_HTTP_LISTEN": f"127.0.0.1:{port}"}, port)
         return port
 
+    def kill_door(self, verb: str) -> None:
+        """SIGKILL a door; it is gone when this returns."""
+        processes.kill(self.doors[verb])
+
     def _start_door(self, verb: str, more: dict[str, str], port: int) -> None:
         command = processes.python("relay.cli.main", verb)
         self.doors[verb] = processes.start(
@@ -326,9 +330,9 @@ class System:
             await asyncio.sleep(0.05)
 
     async def until_logged(self, event: str) -> None:
-        """Wait until a worker has logged an event."""
+        """Wait until a worker has logged an event whose name ends so."""
         deadline = time.monotonic() + WAIT_S
-        while not any(line["event"] == event for line in self.log_lines()):
+        while not any(line["event"].endswith(event) for line in self.log_lines()):
             assert time.monotonic() < deadline, self.log_tail()
             await asyncio.sleep(0.05)
 

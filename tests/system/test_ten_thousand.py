@@ -1,0 +1,39 @@
+"""10,000 messages to 200 domains: each recipient is accounted for on both sides."""
+
+from tests.support.ledger import balance, submit_all, until_all_ended
+from tests.support.system import UNSHAPED
+from tests.system.conftest import Start
+
+MESSAGES = 10_000
+DOMAINS = 200
+
+
+def address(number: int) -> str:
+    """Most are ordinary; one in 50 is refused, one in 25 is deferred once."""
+    keyword = {0: "reject", 1: "tempfail+1", 2: "tempfail+1"}.get(number % 49, "reader")
+    return f"{keyword}+r{number}@domain{number % DOMAINS}.test"
+
+
+async def test_each_of_ten_thousand_recipients_is_accounted_for(start: Start) -> None:
+    system = await start(workers=2, RELAY_FILES_SHAPING=UNSHAPED)
+    drafts = (system.draft([address(number)]) for number in range(MESSAGES))
+    submissions = [system.submitter.prepare(draft).submission for draft in drafts]
+    await submit_all(system, submissions)
+    await until_all_ended(system, within_s=60)
+
+    ledger = await balance(system)
+    assert ledger.accepted == MESSAGES
+    expected = {
+        (item.queue_id, str(item.forward_paths[0])): [
+            "failed" if str(item.forward_paths[0]).startswith("reject") else "delivered"
+        ]
+        for item in submissions
+    }
+    assert ledger.ends == expected
+    delivered = {name for name, ends in expected.items() if ends == ["delivered"]}
+    assert set(ledger.copies) == delivered
+    assert (ledger.doubled, ledger.uncertain, ledger.duplicates) == (set(), set(), set())
+    assert len({seen.host for seen in system.sink.receipts(limit=MESSAGES)}) == DOMAINS
+    counters = await system.store.counters()
+    assert counters["queues"] == 0
+    assert counters["oldest"] is None
