@@ -1,0 +1,95 @@
+"""10,000 messages while workers, Redis and the listener are killed -9: none is lost.
+
+Each copy too many that a receiver got is among those that were reported: an operator who reads
+the events knows whose mail may have come twice.
+"""
+
+import asyncio
+import smtplib
+from collections.abc import Iterable
+
+import pytest
+
+from relay.model.message import Submission
+from tests.support.ledger import balance, submit_all, until_all_ended
+from tests.support.system import UNSHAPED, System
+from tests.system.conftest import Start
+from tests.system.test_redis_restarted import ABSENCE
+
+ROUNDS = 6
+BY_API = 9_000
+BY_SMTP = 1_000
+DOMAINS = 200
+#: A lease, and the time for which nothing is taken back after a restart of Redis.
+GRACE_S = 15 + 30
+
+
+def address(number: int) -> str:
+    return f"reader{number}@slowdot20ms.domain{number % DOMAINS}.test"
+
+
+async def test_kills_of_every_process_lose_nothing_and_hide_no_duplicate(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = await start(workers=2, RELAY_FILES_SHAPING=UNSHAPED)
+    system.expects(*ABSENCE, "lease.lost", "message.refused")
+    port = await asyncio.to_thread(system.start_smtpd)
+    drafts = (system.draft([address(number)]) for number in range(BY_API))
+    submissions = [system.submitter.prepare(draft).submission for draft in drafts]
+    by_smtp = [address(number) for number in range(BY_API, BY_API + BY_SMTP)]
+    listener = asyncio.create_task(asyncio.to_thread(submit_by_smtp, port, by_smtp))
+    for number in range(ROUNDS):
+        await one_round(system, submissions[number::ROUNDS], port)
+    await listener
+
+    await until_leased(system)
+    await system.shift_clock(GRACE_S)
+    await until_all_ended(system, within_s=90)
+
+    ledger = await balance(system)
+    with capsys.disabled():
+        print(f"\n{ROUNDS} rounds of kills: {ledger}")
+    arrived = {path for _, path in ledger.copies}
+    assert arrived == {address(number) for number in range(BY_API + BY_SMTP)}
+    assert set(ledger.copies) == set(ledger.ends)
+    assert {tuple(ends) for ends in ledger.ends.values()} == {("delivered",)}
+    assert ledger.accepted == len(ledger.ends)
+    assert ledger.doubled <= ledger.uncertain | ledger.duplicates
+
+
+async def one_round(system: System, submissions: list[Submission], port: int) -> None:
+    """Mail goes in while a worker, the listener and Redis die one after the other."""
+    submitting = asyncio.create_task(submit_all(system, submissions))
+    await asyncio.sleep(1)
+    system.kill_worker(system.workers.pop(0))
+    system.start_worker()
+    system.kill_door("smtpd")
+    await asyncio.to_thread(system.start_smtpd, port)
+    await asyncio.sleep(1)
+    await asyncio.to_thread(system.redis.restart)
+    await submitting
+
+
+async def until_leased(system: System) -> None:
+    """Wait until every living worker holds a lease."""
+    living = {worker.pid for worker in system.workers}
+    async with asyncio.timeout(30):
+        while not living <= {worker["pid"] for worker in await system.store.workers()}:
+            await asyncio.sleep(0.1)
+
+
+def submit_by_smtp(port: int, addresses: Iterable[str]) -> None:
+    """As a client that tries each message until it is told 250; a lost reply makes it try again."""
+    for address in addresses:
+        while not submitted_by_smtp(port, address):
+            pass
+
+
+def submitted_by_smtp(port: int, address: str) -> bool:
+    content = f"From: news@example.org\r\nTo: {address}\r\nSubject: hi\r\n\r\nhello\r\n"
+    try:
+        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+            client.sendmail("news@example.org", [address], content)
+    except (OSError, smtplib.SMTPException):
+        return False
+    return True
