@@ -25,10 +25,11 @@ local function ask_route(destination)
   redis.call('ZADD', P .. 'unrouted', 'NX', now, destination)
   wake_route()
 end
+-- A lane that was handed out already and wants again is handed out again at once (LT).
 local function want(lane)
   local parked = redis.call('HGET', P .. 'ln:' .. lane, 'pu')
   if parked and tonumber(parked) > now then return end
-  redis.call('ZADD', P .. 'wanting:' .. pool_of(lane), 'NX', now, lane)
+  redis.call('ZADD', P .. 'wanting:' .. pool_of(lane), 'LT', now, lane)
   wake_pool(pool_of(lane))
 end
 local function park_lane(lane, until_ms, reason, text)
