@@ -8,13 +8,13 @@ from tests.system.conftest import Start
 
 async def test_worker_that_is_told_to_stop_finishes_what_it_has_on_the_wire(start: Start) -> None:
     system = await start(workers=0, RELAY_FILES_SHAPING=UNSHAPED)
-    addresses = [f"reader{n}@slowdot300ms.test" for n in range(40)]
+    addresses = [f"reader{n}@slowdot100ms.test" for n in range(40)]
     receipts = [await system.submit([address]) for address in addresses]
     worker = system.start_worker()
     await system.until_event("recipient.delivered")
 
     assert system.stop_worker(worker) == 0
-    queue = await system.queue("slowdot300ms.test")
+    queue = await system.queue("slowdot100ms.test")
     delivered = {event.data["address"] for event in await system.events("recipient.delivered")}
     assert system.sink.counts() == dict.fromkeys(delivered, 1)
     assert 0 < len(delivered) < 40
