@@ -23,6 +23,8 @@ def log_as_relay(**_: Any) -> None:
     configure_logging(app.relay_settings, service="worker")
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A wake-up that comes while a worker stops goes back to its queue: no news to anybody.
+    logging.getLogger("kombu.transport.virtual.base").setLevel(logging.ERROR)
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
