@@ -8,19 +8,21 @@ from tests.system.conftest import Start
 
 async def test_worker_that_is_told_to_stop_finishes_what_it_has_on_the_wire(start: Start) -> None:
     system = await start(workers=0, RELAY_FILES_SHAPING=UNSHAPED)
-    addresses = [f"reader{n}@slowdot100ms.test" for n in range(40)]
+    system.sink.add_fault("shop.test", "end-of-data", "delay", delay="500ms")
+    addresses = [f"reader{n}@shop.test" for n in range(40)]
     receipts = [await system.submit([address]) for address in addresses]
     worker = system.start_worker()
     await system.until_event("recipient.delivered")
 
     assert system.stop_worker(worker) == 0
-    queue = await system.queue("slowdot100ms.test")
+    queue = await system.queue("shop.test")
     delivered = {event.data["address"] for event in await system.events("recipient.delivered")}
     assert system.sink.counts() == dict.fromkeys(delivered, 1)
     assert 0 < len(delivered) < 40
     assert (queue.claimed, queue.deferred) == (0, 0)
     assert queue.ready + queue.retry == 40 - len(delivered)
 
+    system.sink.clear_faults()
     system.start_worker()
     await system.until_delivered(*receipts)
     assert system.sink.counts() == dict.fromkeys(addresses, 1)
