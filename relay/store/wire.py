@@ -7,6 +7,7 @@ command with StoreUnavailable and the next command connects anew.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from typing import Any, NoReturn, cast
@@ -20,6 +21,8 @@ from relay.model.errors import ConfigError, StoreError, StoreFull, StoreUnavaila
 #: Longest wait for the reply to any command but a blocking read.
 REPLY_DEADLINE_S = 30.0
 CONNECT_DEADLINE_S = 5.0
+#: Beyond this in our own buffer, callers wait before they add more.
+CONGESTED_OCTETS = 1024 * 1024
 
 _UNAVAILABLE = (
     "LOADING",
@@ -63,7 +66,7 @@ def raise_reply_error(text: str) -> NoReturn:
         raise NoScript(text)
     if code in _FULL:
         raise StoreFull("the store is full: Redis refuses writes (maxmemory or disk)")
-    if code in _UNAVAILABLE:
+    if code in _UNAVAILABLE or "max number of clients" in text:
         raise StoreUnavailable(f"Redis is not ready: {text}")
     if code in ("NOAUTH", "WRONGPASS", "NOPERM"):
         raise ConfigError(f"redis.url: Redis refuses the credentials: {text}")
@@ -79,8 +82,8 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._drained = asyncio.Event()
+        self._drained.set()
         self.lost: BaseException | None = None
         self.last_heard = loop.time()
 
@@ -91,6 +94,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
+        # So that resume_writing says that the kernel has all of it.
+        self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -112,7 +117,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = exc or ConnectionResetError("Redis closed the connection")
-        self._writable.set()
+        self._drained.set()
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
@@ -121,13 +126,21 @@ class _Connection(asyncio.Protocol):
                 )
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._drained.clear()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._drained.set()
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the peer takes less than it is given."""
+        transport = self._transport
+        return transport is not None and transport.get_write_buffer_size() > CONGESTED_OCTETS
 
     def send(self, data: bytes) -> asyncio.Future[Any]:
         """Queue a packed command; everything queued in one turn of the loop is one write."""
+        if self.lost is not None:
+            raise StoreUnavailable(f"the connection to Redis broke: {self.lost}")
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self._outgoing:
             self._loop.call_soon(self._flush)
@@ -141,17 +154,14 @@ class _Connection(asyncio.Protocol):
         self._outgoing.clear()
 
     async def flushed(self) -> None:
-        """Return once all that was queued has left this process (or the connection is lost)."""
+        """Return once the kernel has all that was queued; StoreUnavailable if it never will."""
         self._flush()
-        while self.lost is None:
-            assert self._transport is not None
-            if self._transport.get_write_buffer_size() == 0:
-                return
-            await asyncio.sleep(0)
-            await self._writable.wait()
-
-    async def writable(self) -> None:
-        await self._writable.wait()
+        assert self._transport is not None
+        while self.lost is None and self._transport.get_write_buffer_size() > 0:
+            await asyncio.sleep(0)  # uvloop writes at the end of a turn
+            await self._drained.wait()
+        if self.lost is not None:
+            raise StoreUnavailable(f"the connection to Redis broke: {self.lost}")
 
     def abort(self, reason: BaseException) -> None:
         if self.lost is None:
@@ -186,47 +196,69 @@ class Wire:
 
     async def call(self, *arguments: Any) -> Any:
         """One command; its reply (bytes, int, list, None); errors as the exceptions above."""
-        connection = self._connection
-        if connection is None or connection.lost is not None:
-            connection = await self._connect()
-        if not connection._writable.is_set():
-            await connection.writable()
+        connection = await self._ready()
         reply = await connection.send(pack_command(arguments))
         if isinstance(reply, hiredis.ReplyError):
             raise_reply_error(str(reply))
         return reply
+
+    async def post(self, *arguments: Any) -> None:
+        """One command whose reply nobody awaits; returns once the kernel has it."""
+        connection = await self._ready()
+        connection.send(pack_command(arguments)).add_done_callback(_retrieved)
+        await connection.flushed()
 
     async def flushed(self) -> None:
         """Wait until every command so far has been handed to the kernel."""
         if self._connection is not None:
             await self._connection.flushed()
 
+    async def _ready(self) -> _Connection:
+        """A connection that takes commands."""
+        while True:
+            connection = self._connection
+            if connection is None or connection.lost is not None:
+                connection = await self._connect()
+            if not connection.is_congested:
+                return connection
+            with contextlib.suppress(StoreUnavailable):
+                await connection.flushed()
+
     async def _connect(self) -> _Connection:
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        if self._connecting is None:
-            self._connecting = asyncio.ensure_future(self._open())
-            self._connecting.add_done_callback(self._connected)
-        return await asyncio.shield(self._connecting)
+        connecting = self._connecting
+        if connecting is None:
+            connecting = self._connecting = asyncio.ensure_future(self._open())
+            connecting.add_done_callback(self._connected)
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if connecting.cancelled():  # by close(), not our caller
+                raise StoreUnavailable("the store is closed") from None
+            raise
 
     def _connected(self, task: "asyncio.Task[_Connection]") -> None:
         self._connecting = None
-        if not task.cancelled():
-            task.exception()
+        _retrieved(task)
 
     async def _open(self) -> _Connection:
         loop = asyncio.get_running_loop()
+        connection: _Connection | None = None
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 connection = await self._dial(loop)
                 for command in self._greeting():
                     reply = await connection.send(pack_command(command))
                     if isinstance(reply, hiredis.ReplyError):
-                        connection.abort(ConnectionAbortedError("refused"))
                         raise_reply_error(str(reply))
         except (OSError, TimeoutError) as error:
+            _abandon(connection)
             detail = str(error) or "no answer"
             raise StoreUnavailable(f"Redis at {self.where} is not reachable: {detail}") from None
+        except BaseException:
+            _abandon(connection)
+            raise
         self._connection = connection
         self._watch(loop)
         return connection
@@ -287,7 +319,18 @@ class Wire:
             self._watchdog.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort(ConnectionAbortedError("closed"))
-            await asyncio.sleep(0)
+        _abandon(connection)
+        await asyncio.sleep(0)
+
+
+def _abandon(connection: _Connection | None) -> None:
+    if connection is not None:
+        connection.abort(ConnectionAbortedError("closed"))
+
+
+def _retrieved(future: "asyncio.Future[Any]") -> None:
+    """Look at the exception of a future that nobody awaits."""
+    if not future.cancelled():
+        future.exception()
