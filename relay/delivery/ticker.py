@@ -30,7 +30,6 @@ class Ticker:
         self._context = context
         self._settings = context.directory.settings
         self._hurry = asyncio.Event()
-        self._was_away = False
 
     def hurry(self) -> None:
         """Do not sleep: something happened."""
@@ -41,9 +40,6 @@ class Ticker:
         while True:
             pause_s = STANDBY_EVERY_S
             try:
-                if self._was_away:
-                    await self._context.work.note_run()
-                    self._was_away = False
                 ticked = await self._tick()
                 for queue_id in ticked.due:
                     await self._deadline(queue_id)
@@ -51,7 +47,7 @@ class Ticker:
                     await self._context.work.store.commit(queue_id)
                 pause_s = self._pause_s(ticked)
             except StoreUnavailable:
-                self._was_away = True
+                pass
             except StoreError as error:
                 _log.error("ticker.failed", detail=str(error))
             self._hurry.clear()

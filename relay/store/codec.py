@@ -164,5 +164,8 @@ def decode_content(stored: bytes) -> bytes:
     if kind == _PLAIN:
         return body
     if kind == _ZSTD:
-        return _decompressor.decompress(body)
+        try:
+            return _decompressor.decompress(body)
+        except zstandard.ZstdError as error:
+            raise StoreError(f"unreadable content: {error}") from None
     raise StoreError(f"unreadable content: unknown format {kind!r}")

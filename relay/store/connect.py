@@ -51,10 +51,12 @@ async def server_info(wire: Wire) -> dict[str, str]:
 async def stamp(wire: Wire, mode: str) -> None:
     """Create the meta record at first use; ScriptMismatch where another schema lies there."""
     meta = prefix(mode) + "meta"
-    await wire.call("HSETNX", meta, "schema", SCHEMA)
-    await wire.call("HSETNX", meta, "mode", mode)
-    await wire.call("HSETNX", meta, "created", await server_time_ms(wire))
     known: list[Any] = await wire.call("HMGET", meta, "schema", "mode")
+    if None in known:  # nothing is written otherwise: a full store can be opened, and drained
+        await wire.call("HSETNX", meta, "schema", SCHEMA)
+        await wire.call("HSETNX", meta, "mode", mode)
+        await wire.call("HSETNX", meta, "created", await server_time_ms(wire))
+        known = await wire.call("HMGET", meta, "schema", "mode")
     if known[0] != SCHEMA.encode():
         raise ScriptMismatch(
             f"the store has schema {known[0].decode()}, this relay speaks {SCHEMA}; "
@@ -68,14 +70,3 @@ async def server_time_ms(wire: Wire) -> int:
     """Redis' clock in milliseconds."""
     seconds, micros = await wire.call("TIME")
     return int(seconds) * 1000 + int(micros) // 1000
-
-
-async def note_run(wire: Wire, mode: str) -> None:
-    """Record since when this run of the server is up: leases rest for a while after a restart."""
-    info = _fields(await wire.call("INFO", "server"))
-    meta = prefix(mode) + "meta"
-    run_id = info.get("run_id", "")
-    known = await wire.call("HGET", meta, "run_id")
-    if known != run_id.encode():
-        since = await server_time_ms(wire) if known is not None else 0
-        await wire.call("HSET", meta, "run_id", run_id, "run_since", since)

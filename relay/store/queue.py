@@ -14,7 +14,7 @@ from relay.model.errors import (
 from relay.model.ids import is_queue_id, is_recipient_id, new_queue_id, split_recipient_id
 from relay.model.message import Receipt, ReceiptRecipient, Submission
 from relay.store import connect
-from relay.store.codec import encode_content, message_record, pack, pack_nested
+from relay.store.codec import encode_content, message_record, pack_nested
 from relay.store.keys import CLASS_LETTER, split_queue_name
 from relay.store.scripts import Scripts
 from relay.store.views import QueueMatch, Suspension, Views
@@ -50,7 +50,6 @@ class Store(Views):
         try:
             connect.check_server(await connect.server_info(wire), wire.where)
             await connect.stamp(wire, mode)
-            await connect.note_run(wire, mode)
             await store.scripts.load()
         except BaseException:
             await wire.close()
@@ -73,33 +72,35 @@ class Store(Views):
         Raises StoreFull, StoreUnavailable, IdempotencyConflict.
         """
         await self._refuse_when_full()
-        content = encode_content(submission.content)
         rows = rows_of(submission)
         staged = len(rows) > ROWS_PER_CALL
-        queue_id = submission.queue_id
-        for first in range(0, len(rows), ROWS_PER_CALL):
-            request = accept_request(submission, rows[first : first + ROWS_PER_CALL], first + 1)
+        for first in range(1, len(rows) + 1, ROWS_PER_CALL):
+            content = encode_content(submission.content) if first == 1 else b""
+            request = accept_request(submission, rows[first - 1 : first - 1 + ROWS_PER_CALL], first)
             request["staged"] = staged
-            answer = await self.scripts.call("accept", request, content if first == 0 else b"")
-            queue_id = self._accepted(answer)
-            if queue_id != submission.queue_id:
+            answer = await self.scripts.call("accept", request, content)
+            word, queue_id = self._accepted(answer)
+            if word == "replay":
                 return await self._first_receipt(queue_id, submission)
+            # "staging": the hand-over under the first id was broken off; it is finished under that.
+            submission = msgspec.structs.replace(submission, queue_id=queue_id)
         if staged:
-            await self.commit(queue_id)
-        elif answer[0] == b"replay":
-            return await self._first_receipt(queue_id, submission)
-        return _receipt(queue_id, submission.message_id, (row[0] for row in rows), "ready")
+            await self.commit(submission.queue_id)
+        addresses = (row[0] for row in rows)
+        return _receipt(submission.queue_id, submission.message_id, addresses, "ready")
 
     @staticmethod
-    def _accepted(answer: list[bytes]) -> str:
-        word, detail = answer[0], answer[1].decode()
-        if word == b"full":
+    def _accepted(answer: list[bytes]) -> tuple[str, str]:
+        word, detail = answer[0].decode(), answer[1].decode()
+        if word == "full":
             raise StoreFull(f"the store is full ({detail}): nothing is accepted until it drains")
-        if word == b"conflict":
+        if word == "conflict":
             raise IdempotencyConflict(
                 f"this idempotency key was used for message {detail} with another payload"
             )
-        return detail
+        if word == "unknown":
+            raise StateConflict(f"the first rows of message {detail} are gone; send it again")
+        return word, detail
 
     async def _first_receipt(self, queue_id: str, again: Submission) -> Receipt:
         """The receipt of a submission that came before.
@@ -200,43 +201,53 @@ class Store(Views):
         self, match: QueueMatch, *, reason: str, duration_s: float, actor: str = ""
     ) -> Suspension:
         """Stop attempts of all matching queues, present and to come, for a while."""
-        until_ms = await connect.server_time_ms(self.wire) + int(duration_s * 1000)
-        suspension = Suspension(
-            id=new_queue_id(), match=match, reason=reason, until=until_ms / 1000, actor=actor
+        suspension_id = new_queue_id()
+        _, until_ms = await self.scripts.call(
+            "suspend",
+            {
+                "verb": "rule",
+                "id": suspension_id,
+                "match": list(_letters(match)),
+                "for_ms": int(duration_s * 1000),
+                "reason": reason,
+                "actor": actor,
+            },
         )
-        record = {
-            "match": list(_letters(match)),
-            "reason": reason,
-            "until": until_ms,
-            "actor": actor,
-        }
-        # First the rule, so that a queue created meanwhile follows it, then the present queues.
-        await self.wire.call("HSET", self.p + "suspensions", suspension.id, pack(record))
-        affected = 0
-        async for names in self._matching(match):
-            affected += (
-                await self.scripts.call(
-                    "suspend",
-                    {"verb": "suspend", "queues": names, "id": suspension.id, "until_ms": until_ms},
-                )
-            )[0]
-        return msgspec.structs.replace(suspension, queues=affected)
+        affected = await self._follow(suspension_id, match)
+        return Suspension(
+            id=suspension_id,
+            match=match,
+            reason=reason,
+            until=until_ms / 1000,
+            actor=actor,
+            queues=affected,
+        )
 
     async def resume(self, which: "str | QueueMatch") -> int:
         """End a suspension by id, or all suspensions whose match is this one; how many ended."""
         ended = 0
         for suspension in await self.suspensions():
-            if which not in (suspension.id, suspension.match):
-                continue
-            await self.wire.call("HDEL", self.p + "suspensions", suspension.id)
-            async for names in self._matching(suspension.match):
-                await self.scripts.call(
-                    "suspend", {"verb": "resume", "queues": names, "id": suspension.id}
-                )
-            ended += 1
+            if which in (suspension.id, suspension.match):
+                await self.scripts.call("suspend", {"verb": "over", "id": suspension.id})
+                await self._follow(suspension.id, suspension.match)
+                ended += 1
         if ended == 0:
             raise NotFound(f"no suspension of {which}")
         return ended
+
+    async def follow_suspension(self, suspension_id: str) -> None:
+        """Finish putting a suspension in force, or ending it, where its caller did not."""
+        match = await self.match_of(suspension_id)
+        await self._follow(suspension_id, match if match is not None else QueueMatch())
+
+    async def _follow(self, suspension_id: str, match: QueueMatch) -> int:
+        """Let the queues follow a suspension that was made or ended; how many there are."""
+        affected = 0
+        async for names in self._matching(match):
+            request = {"verb": "follow", "queues": names}
+            affected += (await self.scripts.call("suspend", request))[0]
+        await self.scripts.call("suspend", {"verb": "done", "id": suspension_id})
+        return affected
 
     async def flush(self, match: QueueMatch) -> int:
         """Try all deferred recipients of the matching queues now."""
@@ -260,7 +271,7 @@ class Store(Views):
     async def _matching(self, match: QueueMatch) -> AsyncIterator[list[str]]:
         """Names of the matching queues, at most 200 at a time."""
         if match.destination:
-            names = await self.wire.call("SMEMBERS", self.p + "dest:" + match.destination)
+            names = await self.wire.call("ZRANGE", self.p + "dest:" + match.destination, 0, -1)
             pages = [[name.decode() for name in names]]
         else:
             pages = [[name async for name in self._queue_names(match)]]

@@ -16,7 +16,7 @@ from relay.store.keys import SCHEMA, broker_prefix, prefix
 from relay.store.wire import NoScript, Wire
 
 _SHEBANG = re.compile(r"\A#!lua flags=(\S+)\n")
-_PIECES = ("common", "wake", "queue", "accept", "slots", "come_back")
+_PIECES = ("common", "wake", "queue", "accept", "slots", "claims")
 
 NAMES = (
     "accept",
@@ -27,6 +27,7 @@ NAMES = (
     "release",
     "report",
     "claim",
+    "mark",
     "settle",
     "tick",
     "lease",
@@ -86,6 +87,11 @@ class Scripts:
             if str(error).startswith("MISMATCH"):
                 raise ScriptMismatch(str(error).removeprefix("MISMATCH ")) from None
             raise
+
+    async def post(self, name: str, request: dict[str, Any]) -> None:
+        """Run a script whose reply does not matter; returns once the request has left us."""
+        packed = pack({"schema": SCHEMA, **request})
+        await self._wire.post("FCALL", f"{self._library}_{name}", 1, self._meta, packed)
 
     async def _run(self, name: str, packed: bytes, blobs: tuple[bytes, ...]) -> Any:
         command = ("FCALL", f"{self._library}_{name}", 1, self._meta, packed, *blobs)

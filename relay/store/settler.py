@@ -8,7 +8,7 @@ wait before the next dot.
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -32,13 +32,16 @@ _LETTER = {
     State.HELD: "h",
     State.READY: "r",
 }
+#: Outcomes that end a recipient without delivery: what reports tell of.
+_ENDS = frozenset("FX")
 #: Kept of a reply in the recipient's record.
 _TEXT_CHARACTERS = 400
 
 _log = structlog.get_logger("relay.settler")
 
 
-def _item(outcome: Outcome) -> list[Any]:
+def settle_item(outcome: Outcome) -> list[Any]:
+    """An outcome as settle.lua takes it."""
     verdict = outcome.verdict
     first, second = (*outcome.events, "", "")[:2]
     text = str(verdict.reply) if verdict.reply is not None else verdict.text
@@ -59,14 +62,20 @@ def _item(outcome: Outcome) -> list[Any]:
     ]
 
 
+class Group(NamedTuple):
+    """Outcomes (as `settle_item` makes them) with the reports that tell of them: one commit."""
+
+    items: list[list[Any]]
+    reports: list[Submission]
+
+
 class Settler:
     """`await settle(outcomes)` hands over; `await mark(marks)` goes before a dot."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._items: deque[list[Any]] = deque()
-        self._reports: list[Submission] = []
-        self._in_flight = 0
+        self._groups: deque[Group] = deque()
+        self._unsettled = 0
         self._room = asyncio.Event()
         self._room.set()
         self._more = asyncio.Event()
@@ -77,7 +86,7 @@ class Settler:
     @property
     def unsettled(self) -> int:
         """Outcomes that Redis has not confirmed."""
-        return len(self._items) + self._in_flight
+        return self._unsettled
 
     def start(self) -> None:
         """Begin committing."""
@@ -97,70 +106,68 @@ class Settler:
 
     async def settle(self, outcomes: Iterable[Outcome], reports: Iterable[Submission] = ()) -> None:
         """Take over outcomes and the reports that are to be queued with them."""
-        self._items.extend(_item(outcome) for outcome in outcomes)
-        self._reports.extend(reports)
-        if self._items:
-            self._idle.clear()
-            self._more.set()
-        if self.unsettled >= LIMIT:
+        group = Group([settle_item(outcome) for outcome in outcomes], list(reports))
+        if not group.items:
+            return
+        self._groups.append(group)
+        self._unsettled += len(group.items)
+        self._idle.clear()
+        self._more.set()
+        if self._unsettled >= LIMIT:
             self._room.clear()
 
     async def mark(self, marks: list[str], *, confirmed: bool) -> bool:
-        """Record that dots are about to be sent; False where that was not possible.
+        """Record that dots are about to be sent; False where they must not be.
 
         Returns once the mark has left this process, so that it survives our own death; with
-        `confirmed` once Redis has it on disk.
+        `confirmed` once Redis has it on disk and these recipients are known to be still ours.
         """
         await self._room.wait()
-        request = {"holder": self._work.holder, "marks": marks, "items": [], "reports": []}
-        call = asyncio.ensure_future(self._work.store.scripts.call("settle", request))
-        call.add_done_callback(_retrieved)
+        request = {"holder": self._work.holder, "marks": marks}
         try:
             if confirmed:
-                await call
-                return True
-            await asyncio.sleep(0)
-            await self._work.store.wire.flushed()
+                return bool(await self._work.store.scripts.call("mark", request) == len(marks))
+            await self._work.store.scripts.post("mark", request)
         except StoreError:
             return False
-        return not (call.done() and call.exception() is not None)
+        return True
 
     async def _run(self) -> None:
         while True:
             await self._more.wait()
-            if len(self._items) < LIMIT:
+            if self._unsettled < LIMIT:
                 await asyncio.sleep(GATHER_S)
             self._more.clear()
-            count = min(len(self._items), LIMIT)
-            batch = [self._items.popleft() for _ in range(count)]
-            reports, self._reports = self._reports, []
-            self._in_flight = len(batch)
+            batch = self._next_batch()
             try:
-                await self._commit(batch, reports)
+                await self._commit(batch)
             except asyncio.CancelledError:
-                self._items.extendleft(reversed(batch))
-                self._in_flight = 0
+                self._groups.extendleft(reversed(batch))
                 raise
-            self._in_flight = 0
-            if self._items:
+            self._unsettled -= sum(len(group.items) for group in batch)
+            if self._groups:
                 self._more.set()
             else:
                 self._idle.set()
-            if self.unsettled < LIMIT:
+            if self._unsettled < LIMIT:
                 self._room.set()
 
-    async def _commit(self, batch: list[list[Any]], reports: list[Submission]) -> None:
-        """Settle one group, however long Redis is away."""
-        request: dict[str, Any] = {"holder": self._work.holder, "marks": [], "items": batch}
-        request["reports"] = [_report(report) for report in reports]
-        contents = [encode_content(report.content) for report in reports]
+    def _next_batch(self) -> list[Group]:
+        batch: list[Group] = []
+        count = 0
+        while self._groups and (not batch or count + len(self._groups[0].items) <= LIMIT):
+            batch.append(self._groups.popleft())
+            count += len(batch[-1].items)
+        return batch
+
+    async def _commit(self, batch: list[Group]) -> None:
+        """Settle groups, however long Redis is away or of another mind."""
+        request, contents = settle_request(self._work.holder, batch)
         waited = 0.0
         while True:
             try:
                 answers = await self._work.store.scripts.call("settle", request, *contents)
-            except ScriptMismatch:
-                raise
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ScriptMismatch) as error:
                 if waited % 30 == 0:
                     _log.warning("store.unavailable", detail=str(error), unsettled=self.unsettled)
                 await asyncio.sleep(RETRY_S)
@@ -168,20 +175,49 @@ class Settler:
                 continue
             except StoreError as error:
                 # One bad item must not block the others: settle them one by one.
-                if len(batch) > 1:
-                    for item in batch:
-                        await self._commit([item], [])
+                parts = _parts(batch)
+                for part in parts:
+                    await self._commit([part])
+                if parts:
                     return
-                _log.error("store.settle_rejected", item=repr(batch[0])[:500], error=str(error))
+                _log.error("store.settle_rejected", item=repr(batch)[:500], error=str(error))
                 answers = [b"ok"]
-            for queue_id, number, attempt, *_ in batch:
+            for queue_id, number, attempt, *_ in request["items"]:
                 self._work.holdings.settled(f"{queue_id}.{number}", attempt)
-            _complain(batch, answers)
+            _complain(request["items"], answers)
             return
 
 
-def _report(submission: Submission) -> dict[str, object]:
-    return accept_request(submission, rows_of(submission), 1)
+def _parts(batch: list[Group]) -> list[Group]:
+    """The groups one by one; the items of a single group one by one; nothing of a single item."""
+    if len(batch) > 1:
+        return batch
+    items, reports = batch[0]
+    if len(items) == 1:
+        return []
+    # Its reports go with the first item that they may tell of.
+    teller = next((n for n, item in enumerate(items) if item[3] in _ENDS), 0)
+    return [Group([item], reports if n == teller else []) for n, item in enumerate(items)]
+
+
+def settle_request(holder: str, batch: list[Group]) -> tuple[dict[str, Any], list[bytes]]:
+    """What settle.lua takes: items, and reports with the positions of the items they tell of."""
+    items: list[list[Any]] = []
+    reports: list[dict[str, object]] = []
+    contents: list[bytes] = []
+    for group in batch:
+        positions = range(len(items) + 1, len(items) + 1 + len(group.items))
+        ended = [
+            position
+            for position, item in zip(positions, group.items, strict=True)
+            if item[3] in _ENDS
+        ]
+        items += group.items
+        for report in group.reports:
+            request = accept_request(report, rows_of(report), 1)
+            reports.append({**request, "about": ended or list(positions)})
+            contents.append(encode_content(report.content))
+    return {"holder": holder, "marks": [], "items": items, "reports": reports}, contents
 
 
 def _complain(batch: list[list[Any]], answers: list[bytes]) -> None:
@@ -193,8 +229,3 @@ def _complain(batch: list[list[Any]], answers: list[bytes]) -> None:
                 attempt=item[2],
                 answer=answer.decode(),
             )
-
-
-def _retrieved(task: "asyncio.Future[Any]") -> None:
-    if not task.cancelled():
-        task.exception()

@@ -12,6 +12,7 @@ import msgspec
 from relay.model.errors import NotFound
 from relay.model.ids import accepted_at
 from relay.model.state import FINAL_STATES, State
+from relay.store import connect
 from relay.store.codec import (
     MessageRecord,
     RecipientRecord,
@@ -180,6 +181,13 @@ class Views:
         self.mode = mode
         self.p = prefix(mode)
 
+    async def now(self) -> float:
+        """The store's clock, epoch seconds."""
+        shift, frozen = await self.wire.call("HMGET", self.p + "meta", "shift_ms", "frozen_ms")
+        if frozen is not None:
+            return int(frozen) / 1000
+        return (await connect.server_time_ms(self.wire) + int(shift or 0)) / 1000
+
     # -- messages ----------------------------------------------------------------------------
 
     async def message(self, queue_id: str) -> MessageView:
@@ -278,8 +286,8 @@ class Views:
         waits = Waits(self.wire, self.p)
         views: list[QueueView] = []
         if match.destination:
-            members = await self.wire.call("SMEMBERS", self.p + "dest:" + match.destination)
-            names = sorted(raw.decode() for raw in members)
+            members = await self.wire.call("ZRANGE", self.p + "dest:" + match.destination, 0, -1)
+            names = [raw.decode() for raw in members]
             names = [name for name in names if match.fits(*split_queue_name(name))]
         else:
             names = [name async for name in self._queue_names(match)]
@@ -332,18 +340,12 @@ class Views:
 
     async def suspensions(self) -> list[Suspension]:
         """Suspensions in force."""
-        found, now = [], time.time()
+        found, now = [], await self.now()
         for raw_id, raw in (await self._fields(self.p + "suspensions")).items():
             record = unpack(raw)
             if record["until"] / 1000 <= now:
                 continue
-            letter, tenant, campaign, destination = record["match"]
-            match = QueueMatch(
-                mail_class=CLASS_OF_LETTER.get(letter, ""),
-                tenant=tenant,
-                campaign=campaign,
-                destination=destination,
-            )
+            match = _match(record["match"])
             found.append(
                 Suspension(
                     id=raw_id.decode(),
@@ -354,6 +356,11 @@ class Views:
                 )
             )
         return sorted(found, key=lambda item: item.until)
+
+    async def match_of(self, suspension_id: str) -> QueueMatch | None:
+        """Which queues a suspension concerns, whether in force or being ended."""
+        raw = await self.wire.call("HGET", self.p + "suspensions", suspension_id)
+        return _match(unpack(raw)["match"]) if raw is not None else None
 
     # -- events and counters -----------------------------------------------------------------
 
@@ -403,6 +410,16 @@ class Views:
             {"incarnation": raw_id.decode(), **unpack(raw)}
             for raw_id, raw in (await self._fields(self.p + "workers")).items()
         ]
+
+
+def _match(letters: list[str]) -> QueueMatch:
+    letter, tenant, campaign, destination = letters
+    return QueueMatch(
+        mail_class=CLASS_OF_LETTER.get(letter, ""),
+        tenant=tenant,
+        campaign=campaign,
+        destination=destination,
+    )
 
 
 def _event(cursor: bytes, fields: list[bytes]) -> StoredEvent:

@@ -1,5 +1,6 @@
 """The store as workers see it: routes, slots, claims, leases and the tick."""
 
+import contextlib
 import itertools
 import socket
 import time
@@ -9,10 +10,9 @@ from typing import Any
 import msgspec
 from msgspec import convert
 
-from relay.model.errors import LeaseLost
+from relay.model.errors import LeaseLost, NotFound, StoreError, StoreUnavailable
 from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, ClaimedRecipient, Submission
-from relay.store import connect
 from relay.store.codec import (
     FLAG_8BIT,
     FLAG_DSN,
@@ -32,6 +32,8 @@ from relay.store.queue import Store, accept_request, rows_of
 INLINE_OCTETS = 64 * 1024
 #: A stale route is served so long while it is looked up again.
 STALE_S = 24 * 3600.0
+#: Queues that find their lane in one call.
+QUEUES_PER_CALL = 500
 #: A destination that was handed out is handed out again after this; DNS may take so long …
 ROUTING_S = 15.0
 #: … and a lane after this.
@@ -126,6 +128,7 @@ class Work:
         self.holder = new_queue_id()
         self.holdings = Holdings(store)
         self._tokens = itertools.count(1)
+        self._named: dict[tuple[str, int], list[int]] = {}
 
     def new_token(self) -> str:
         """A token for a session's slots."""
@@ -182,22 +185,23 @@ class Work:
 
     async def routed(self, destination: str, lane: str, site: bytes, *, fresh_s: float) -> None:
         """Record a destination's lane."""
-        request = {"destination": destination, "lane": lane, "fresh_ms": int(fresh_s * 1000)}
+        request = {"lane": lane, "fresh_ms": int(fresh_s * 1000)}
         request["stale_ms"] = int(max(fresh_s, STALE_S) * 1000)
-        await self.store.scripts.call("route", request, site)
+        await self._route(destination, request, site)
 
     async def unroutable(self, destination: str, reason: str, text: str) -> None:
         """Record that the route is not known yet; it is asked for again by itself."""
-        await self.store.scripts.call(
-            "route",
-            {
-                "destination": destination,
-                "retry_ms": int(ROUTE_RETRY_S * 1000),
-                "max_retry_ms": int(ROUTE_RETRY_MAX_S * 1000),
-                "reason": reason,
-                "text": text,
-            },
-        )
+        request: dict[str, Any] = {"reason": reason, "text": text}
+        request["retry_ms"] = int(ROUTE_RETRY_S * 1000)
+        request["max_retry_ms"] = int(ROUTE_RETRY_MAX_S * 1000)
+        await self._route(destination, request)
+
+    async def _route(self, destination: str, request: dict[str, Any], *site: bytes) -> None:
+        request |= {"destination": destination, "limit": QUEUES_PER_CALL}
+        after: str | None = ""
+        while after is not None:
+            _, last = await self.store.scripts.call("route", {**request, "after": after}, *site)
+            after = last.decode() or None
 
     async def site_of(self, lane: str) -> bytes | None:
         """The site record of a lane."""
@@ -212,7 +216,7 @@ class Work:
             "take",
             {
                 "lane": lane,
-                "holder": self.holder,
+                "holder": token.partition(":")[0],
                 "token": token,
                 "slots": [list(slot) for slot in ceilings.slots],
                 "windows": ceilings.windows,
@@ -239,9 +243,8 @@ class Work:
         self.holdings.released(token)
         request = {"lane": lane, "holder": token.partition(":")[0], "token": token}
         slots = [key for key, _ in ceilings.slots]
-        await self.store.scripts.call(
-            "release", {**request, "slots": slots, "probes": list(ceilings.breakers)}
-        )
+        probes = [*ceilings.breakers, *ceilings.windows]
+        await self.store.scripts.call("release", {**request, "slots": slots, "probes": probes})
 
     async def park_lane(self, lane: str, for_s: float, reason: str, text: str) -> None:
         """Let a lane rest: it is offered to no worker before."""
@@ -254,18 +257,10 @@ class Work:
             "report",
             {
                 "windows": [list(window) for window in report.windows],
-                "breakers": [
-                    [
-                        key,
-                        good,
-                        int(report.base_s * 1000),
-                        int(report.cap_s * 1000),
-                        report.threshold,
-                        reason,
-                        text,
-                    ]
-                    for key, good, reason, text in report.breakers
-                ],
+                "breakers": [list(breaker) for breaker in report.breakers],
+                "base_ms": int(report.base_s * 1000),
+                "cap_ms": int(report.cap_s * 1000),
+                "threshold": report.threshold,
             },
         )
         return [(key.decode(), word.decode(), until / 1000) for key, word, until in answer]
@@ -290,24 +285,34 @@ class Work:
             raise LeaseLost(f"the lease of incarnation {self.holder} ran out")
         if word == b"wait":
             return Claim(wait_until=wait_ms / 1000, reason=reason)
-        queue, messages = answer[4].decode(), list[ClaimedMessage]()
+        queue = answer[4].decode()
+        parts = [answer[position : position + 4] for position in range(5, len(answer), 4)]
+        claimed = [self._claimed(queue, name, raw, rows) for name, raw, _, rows in parts]
         try:
-            for position in range(5, len(answer), 4):
-                messages.append(self._claimed(queue, *answer[position : position + 4]))
-            return Claim(tuple([await self._with_content(item) for item in messages]), backlog)
+            found = [
+                await self._with_content(message, part[2])
+                for message, part in zip(claimed, parts, strict=True)
+            ]
         except BaseException:
-            self.give_up(messages)
+            self.give_up(claimed)
             raise
+        return Claim(tuple(message for message in found if message is not None), backlog)
 
-    async def _with_content(self, message: ClaimedMessage) -> ClaimedMessage:
-        """Large contents are read beside the claim."""
-        if message.content:
-            return message
-        return msgspec.structs.replace(message, content=await self.store.content(message.queue_id))
+    async def _with_content(self, message: ClaimedMessage, stored: bytes) -> ClaimedMessage | None:
+        """Large contents are read beside the claim; what cannot be read is held."""
+        try:
+            if stored:
+                content = decode_content(stored)
+            else:
+                content = await self.store.content(message.queue_id)
+        except StoreUnavailable:
+            raise
+        except (StoreError, NotFound) as error:
+            await self._hold(message, str(error))
+            return None
+        return msgspec.structs.replace(message, content=content)
 
-    def _claimed(
-        self, queue: str, queue_id: bytes, raw: bytes, content: bytes, rows: bytes
-    ) -> ClaimedMessage:
+    def _claimed(self, queue: str, queue_id: bytes, raw: bytes, rows: bytes) -> ClaimedMessage:
         record, name = decode_message(raw), queue_id.decode()
         recipients = tuple(
             ClaimedRecipient(number, address, destination, attempt, step, queue)
@@ -319,7 +324,7 @@ class Work:
             queue_id=name,
             reverse_path=record.reverse_path,
             recipients=recipients,
-            content=decode_content(content) if content else b"",
+            content=b"",
             size=record.size,
             created=record.created_ms / 1000,
             expires=record.expires_ms / 1000,
@@ -333,6 +338,26 @@ class Work:
             needs_smtputf8=bool(record.flags & FLAG_SMTPUTF8),
             wants_dsn=bool(record.flags & FLAG_DSN),
         )
+
+    async def _hold(self, message: ClaimedMessage, text: str) -> None:
+        """Mail that cannot be read must not come back for ever, nor be thrown away."""
+        items = []
+        for item in message.recipients:
+            event = {
+                "recipient_id": f"{message.queue_id}.{item.number}",
+                "queue_id": message.queue_id,
+                "address": item.address,
+                "attempt": item.attempt,
+                "reason": "unreadable",
+                "text": text,
+            }
+            start = (message.queue_id, item.number, item.attempt, "h", 0, False)
+            items.append(
+                [*start, "unreadable", text, "other", "recipient.held", pack_nested(event), "", ""]
+            )
+        request = {"holder": self.holder, "marks": [], "items": items, "reports": []}
+        await self.store.scripts.call("settle", request)
+        self.give_up([message])
 
     def give_up(self, messages: Iterable[ClaimedMessage]) -> None:
         """Claimed recipients whose attempt ended without an outcome; they come back soon."""
@@ -359,6 +384,8 @@ class Work:
         )
         if answer[0] == b"busy":
             return Ticked(acting=False)
+        for raw in answer[5]:
+            await self.store.follow_suspension(raw.decode())
         return Ticked(
             acting=True,
             worked=answer[1],
@@ -367,10 +394,6 @@ class Work:
             committing=tuple(raw.decode() for raw in answer[4]),
         )
 
-    async def note_run(self) -> None:
-        """Tell the store which run of the server we see (after every new connection)."""
-        await connect.note_run(self.store.wire, self.store.mode)
-
     async def due(self, queue_id: str, start: int) -> Due | None:
         """What a delay notice or expiry that is due would concern, from recipient `start` on."""
         answer = await self.store.scripts.call(
@@ -378,20 +401,27 @@ class Work:
         )
         if answer[0] == b"none":
             return None
+        recipients = tuple(
+            (number, convert(record, RecipientRecord)) for number, record in unpack(answer[2])
+        )
+        self._named[queue_id, start] = [number for number, _ in recipients]
         return Due(
             kind=answer[0].decode(),
             message=decode_message(answer[1]),
-            recipients=tuple(
-                (number, convert(record, RecipientRecord)) for number, record in unpack(answer[2])
-            ),
+            recipients=recipients,
             following=answer[3],
         )
 
     async def act_on_deadline(
         self, queue_id: str, kind: str, start: int, reports: Sequence[Submission]
     ) -> int:
-        """Apply a due notice or expiry to recipients from `start`; how many it concerned."""
-        request = {"id": queue_id, "from": start, "limit": 500, "act": kind}
+        """Apply a due notice or expiry to what `due` last answered; how many it concerned.
+
+        None, and no report is queued, where one of these recipients has moved on meanwhile; the
+        message then stays due.
+        """
+        request: dict[str, Any] = {"id": queue_id, "from": start, "limit": 500, "act": kind}
+        request["named"] = self._named.pop((queue_id, start), [])
         requests = [accept_request(report, rows_of(report), 1) for report in reports]
         contents = [encode_content(report.content) for report in reports]
         answer = await self.store.scripts.call(
@@ -408,11 +438,15 @@ class RedisDnsCache:
 
     async def get(self, key: str) -> bytes | None:
         """A cached answer."""
-        raw: bytes | None = await self._store.wire.call("GET", f"{self._store.p}dns:{key}")
+        try:
+            raw: bytes | None = await self._store.wire.call("GET", f"{self._store.p}dns:{key}")
+        except StoreError:
+            return None
         return raw
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-        """Remember an answer."""
-        await self._store.wire.call(
-            "SET", f"{self._store.p}dns:{key}", value, "PX", max(int(ttl_s * 1000), 1)
-        )
+        """Remember an answer, as far as there is room: looking things up must not need any."""
+        with contextlib.suppress(StoreError):
+            await self._store.wire.call(
+                "SET", f"{self._store.p}dns:{key}", value, "PX", max(int(ttl_s * 1000), 1)
+            )

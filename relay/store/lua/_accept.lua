@@ -1,7 +1,14 @@
--- Put one message into the store; also how settle and expire enqueue DSNs.
--- a: id, m (packed record), class, tenant, campaign, created is `now`, expires_s, notice_s, count,
---    first (number of the first recipient of this chunk), rcpt {{address, destination}…}, staged.
--- Returns the number of recipients that were new.
+-- Put one message into the store; also how settle and deadline enqueue reports.
+-- a: id, m (packed record), expires_ms, notice_ms, ingress, event (packed), rcpt {{address, destination}…},
+--    first (number of the first recipient of this chunk), staged.
+-- A staged message has `rows` (how many have come) and `ev` (its event) until it is committed; all of
+-- its recipients count as open from the first chunk on, so it cannot end before it began.
+local function announce(id, m, event)
+  emit('message.accepted', id .. ':message.accepted', event)
+  count('counters', 'messages:' .. m[M_INGRESS], 1)
+  count('counters', 'accepted:' .. m[M_INGRESS] .. ':' .. m[M_CLASS], m[M_COUNT])
+  count('minute:' .. math.floor(now / 60000), 'accepted', m[M_COUNT])
+end
 local function add_recipients(a, m)
   local new, state = 0, a.staged and 's' or 'r'
   local by_queue = {}
@@ -20,12 +27,8 @@ local function add_recipients(a, m)
     end
   end
   count_state(state, new)
-  for q, rids in pairs(by_queue) do
-    if redis.call('EXISTS', qkey(q)) == 0 then create_queue(q) end
-    push_ready(q, rids, 'r')
-    shift(q, 'r', #rids)
-  end
-  redis.call('HINCRBY', message_key(a.id), 'o', new)
+  for q, rids in pairs(by_queue) do make_ready(q, rids) end
+  if a.staged then redis.call('HINCRBY', message_key(a.id), 'rows', new) end
   return new
 end
 local function first_deadline(m)
@@ -37,11 +40,13 @@ local function add_message(a, content)
   m[M_CREATED] = now
   m[M_EXPIRES] = now + a.expires_ms
   m[M_NOTICE] = a.notice_ms > 0 and now + a.notice_ms or 0
-  redis.call('HSET', message_key(a.id), 'm', cmsgpack.pack(m))
+  redis.call('HSET', message_key(a.id), 'm', cmsgpack.pack(m), 'o', m[M_COUNT])
   redis.call('SET', content_key(a.id), content)
   redis.call('ZADD', P .. 'deadlines', first_deadline(m), a.id)
-  count('counters', 'messages:' .. a.ingress, 1)
-  count('counters', 'accepted:' .. a.ingress .. ':' .. m[M_CLASS], m[M_COUNT])
-  count('minute:' .. math.floor(now / 60000), 'accepted', m[M_COUNT])
+  if a.staged then redis.call('HSET', message_key(a.id), 'rows', 0, 'ev', a.event)
+  else announce(a.id, m, a.event) end
   return m
+end
+local function add_report(report, content)
+  if not load_message(report.id) then add_recipients(report, add_message(report, content)) end
 end

@@ -7,14 +7,14 @@ local P, req, clock, now, counts, touched
 local function begin(keys, arguments)
   P = string.sub(keys[1], 1, -5)
   req = cmsgpack.unpack(arguments[1])
-  local meta = redis.call('HMGET', keys[1], 'schema', 'shift_ms')
+  local meta = redis.call('HMGET', keys[1], 'schema', 'shift_ms', 'frozen_ms')
   if meta[1] ~= req.schema then
     return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
       ', this process speaks ' .. tostring(req.schema))
   end
   clock = redis.call('TIME')
-  -- Milliseconds of Redis' clock; tests move it by meta.shift_ms.
-  now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
+  -- Milliseconds of Redis' clock; tests move it by meta.shift_ms or stop it at meta.frozen_ms.
+  now = tonumber(meta[3]) or clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
   counts, touched = {}, {}
 end
 
@@ -28,7 +28,7 @@ local FINAL = { D = true, F = true, X = true, C = true, S = true }
 
 -- Message records: msgpack array in field `m` of the message's hash; codec.MessageRecord.
 local M_REVERSE, M_TENANT, M_CLASS, M_CAMPAIGN = 2, 3, 4, 5
-local M_CREATED, M_EXPIRES, M_NOTICE, M_SIZE, M_COUNT = 8, 9, 10, 11, 12
+local M_CREATED, M_EXPIRES, M_NOTICE, M_SIZE, M_COUNT, M_INGRESS = 8, 9, 10, 11, 12, 14
 
 local function message_key(id) return P .. 'm:' .. id end
 local function content_key(id) return P .. 'c:' .. id end
@@ -41,15 +41,20 @@ local function split_rid(rid)
   local id, n = string.match(rid, '^(%w+)%.(%d+)$')
   return id, tonumber(n)
 end
-local function load_message(id)
-  local raw = redis.call('HGET', message_key(id), 'm')
+-- A record that cannot be read is as good as absent for every script, so that it blocks no other; a
+-- copy lies in `quarantine` for a human.
+local function read_record(name, raw)
   if not raw then return nil end
-  return cmsgpack.unpack(raw), raw
+  local readable, record = pcall(cmsgpack.unpack, raw)
+  if readable and type(record) == 'table' then return record, raw end
+  redis.call('HSET', P .. 'quarantine', name, raw)
+  return nil
+end
+local function load_message(id)
+  return read_record(id, redis.call('HGET', message_key(id), 'm'))
 end
 local function load_recipient(id, n)
-  local raw = redis.call('HGET', bucket_key(id, n), n)
-  if not raw then return nil end
-  return cmsgpack.unpack(raw)
+  return (read_record(id .. '.' .. n, redis.call('HGET', bucket_key(id, n), n)))
 end
 local function save_recipient(id, n, rec)
   redis.call('HSET', bucket_key(id, n), n, cmsgpack.pack(rec))
@@ -100,9 +105,12 @@ end
 local function emit(type, id, payload)
   redis.call('XADD', P .. 'events', '*', 't', type, 'i', id, 'd', payload)
 end
-local function emit_recipient(type, id, n, m, rec, extra)
+local function recipient_data(id, n, m, rec, extra)
   local data = { recipient_id = id .. '.' .. n, queue_id = id, address = rec[ADDRESS],
     attempt = rec[ATTEMPT], reason = rec[REASON], campaign = m[M_CAMPAIGN], tenant = m[M_TENANT] }
   for key, value in pairs(extra or {}) do data[key] = value end
-  emit(type, id .. '.' .. n .. ':' .. rec[ATTEMPT] .. ':' .. type, cmsgpack.pack(data))
+  return cmsgpack.pack(data)
+end
+local function emit_recipient(type, id, n, m, rec, extra)
+  emit(type, id .. '.' .. n .. ':' .. rec[ATTEMPT] .. ':' .. type, recipient_data(id, n, m, rec, extra))
 end

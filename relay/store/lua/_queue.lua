@@ -4,12 +4,15 @@
 --              on (lane it is active in), su si (suspended until, by), pu pr pt (parked until, why)
 --   q:<q>:r    list of recipient-ids, first attempts      q:<q>:y  list, retries
 --   q:<q>:d    zset recipient-id -> due ms                q:<q>:h  zset held since
---   queues     zset of all names      dest:<d>  set of a destination's queues
+--   queues     zset of all names      dest:<d>  zset of a destination's queues
 --   ro:<d>     msgpack {lane, fresh, stale, fails, until, reason, text}, expiring
 --   unrouted   zset destination -> asked at, or when it is handed out again
 --   ln:<lane>  hash: vt, vb (least virtual time), seq, k (claims), pu pr pt (parked), site (record)
 --   lt:<lane>, lb:<lane> zset tenant -> virtual time; lq:<lane>:<class>:<tenant> zset queue -> seq
---   wanting:<pool> zset lane -> since, or when it is handed out again      timers zset `q:…|l:…|d:…` -> ms
+--   wanting:<pool> zset lane -> since, or when it is handed out again   ls:<lane> set of its sessions' tokens
+--   timers     zset `q:…|l:…|d:…|s:…` (queue, lane, destination, suspension) -> ms
+-- A queue with ready mail is in its lane, or on a timer, or its destination is unrouted or on a
+-- timer. A lane with queues is wanting, or on a timer, or has a session. So nothing is forgotten.
 local function qkey(q) return P .. 'q:' .. q end
 local function set_timer(name, at)
   local present = redis.call('ZSCORE', P .. 'timers', name)
@@ -22,9 +25,15 @@ local function route_of(destination)
   return cmsgpack.unpack(raw)
 end
 local function ask_route(destination)
+  -- On a timer: the last look-up failed, the next one has its time.
+  if redis.call('ZSCORE', P .. 'timers', 'd:' .. destination) then return end
   redis.call('ZADD', P .. 'unrouted', 'NX', now, destination)
   wake_route()
 end
+local function lane_has_queues(lane)
+  return redis.call('EXISTS', P .. 'lt:' .. lane, P .. 'lb:' .. lane) > 0
+end
+local function sessions_of(lane) return redis.call('SCARD', P .. 'ls:' .. lane) end
 -- A lane that was handed out already and wants again is handed out again at once (LT).
 local function want(lane)
   local parked = redis.call('HGET', P .. 'ln:' .. lane, 'pu')
@@ -47,7 +56,7 @@ local function leave_lane(q, lane)
   redis.call('ZREM', queues, q)
   if redis.call('EXISTS', queues) == 0 then
     redis.call('ZREM', tenants_key(lane, class), tenant)
-    if redis.call('EXISTS', P .. 'lt:' .. lane) == 0 and redis.call('EXISTS', P .. 'lb:' .. lane) == 0 then
+    if not lane_has_queues(lane) then
       redis.call('ZREM', P .. 'wanting:' .. pool_of(lane), lane)
     end
   end
@@ -74,11 +83,11 @@ local function drop_queue_if_empty(q)
   local n = redis.call('HMGET', qkey(q), 'r', 'y', 'd', 'h', 'c', 'on')
   for i = 1, 5 do if (tonumber(n[i]) or 0) ~= 0 then return false end end
   deactivate(q, n[6])
-  redis.call('DEL', qkey(q), qkey(q) .. ':r', qkey(q) .. ':y', qkey(q) .. ':d', qkey(q) .. ':h')
+  redis.call('UNLINK', qkey(q), qkey(q) .. ':r', qkey(q) .. ':y', qkey(q) .. ':d', qkey(q) .. ':h')
   redis.call('ZREM', P .. 'queues', q)
   redis.call('ZREM', P .. 'timers', 'q:' .. q)
   local destination = destination_of_queue(q)
-  redis.call('SREM', P .. 'dest:' .. destination, q)
+  redis.call('ZREM', P .. 'dest:' .. destination, q)
   return true
 end
 -- Put the queue where it belongs now: into its lane, on a timer, or to be routed.
@@ -112,27 +121,33 @@ local function matches(match, q)
   return (match[1] == '' or match[1] == class) and (match[2] == '' or match[2] == tenant)
     and (match[3] == '' or match[3] == campaign) and (match[4] == '' or match[4] == destination)
 end
-local function create_queue(q)
-  redis.call('ZADD', P .. 'queues', 0, q)
-  redis.call('SADD', P .. 'dest:' .. destination_of_queue(q), q)
+-- The longest suspension in force that fits the queue, if any, becomes the queue's.
+local function apply_suspensions(q)
+  local until_ms, by = now, nil
   local suspensions = redis.call('HGETALL', P .. 'suspensions')
   for i = 1, #suspensions, 2 do
     local s = cmsgpack.unpack(suspensions[i + 1])
-    if s['until'] > now and matches(s.match, q) then
-      redis.call('HSET', qkey(q), 'su', s['until'], 'si', suspensions[i])
-    end
+    if s['until'] > until_ms and matches(s.match, q) then until_ms, by = s['until'], suspensions[i] end
   end
+  if by then redis.call('HSET', qkey(q), 'su', until_ms, 'si', by)
+  else redis.call('HDEL', qkey(q), 'su', 'si') end
 end
-local LIST_OF = { r = ':r', y = ':y' }
--- Recipients enter a state of their queue / leave it. `rids` go to the list's end in order.
-local function push_ready(q, rids, kind)
-  for i = 1, #rids, 1000 do
-    redis.call('RPUSH', qkey(q) .. LIST_OF[kind], unpack(rids, i, math.min(i + 999, #rids)))
-  end
+local function create_queue(q)
+  redis.call('ZADD', P .. 'queues', 0, q)
+  redis.call('ZADD', P .. 'dest:' .. destination_of_queue(q), 0, q)
+  apply_suspensions(q)
 end
 local function shift(q, field, by)
   count('q:' .. q, field, by)
   touched[q] = true
+end
+-- Recipients that are new to the queue, ready for their first attempt.
+local function make_ready(q, rids)
+  if redis.call('EXISTS', qkey(q)) == 0 then create_queue(q) end
+  for i = 1, #rids, 1000 do
+    redis.call('RPUSH', qkey(q) .. ':r', unpack(rids, i, math.min(i + 999, #rids)))
+  end
+  shift(q, 'r', #rids)
 end
 -- After flush_counters(): every touched queue is activated, or dropped when empty.
 local function settle_queues()
@@ -164,7 +179,7 @@ local function enter_ready(q, rid, rec, at_front)
   rec[STATE] = 'r'
   rec[DUE] = 0
   local kind = field_of(rec)
-  redis.call(at_front and 'LPUSH' or 'RPUSH', qkey(q) .. LIST_OF[kind], rid)
+  redis.call(at_front and 'LPUSH' or 'RPUSH', qkey(q) .. ':' .. kind, rid)
   shift(q, kind, 1)
   count_state('r', 1)
 end
@@ -184,9 +199,15 @@ local function enter_held(q, rid, rec, reason, text)
   shift(q, 'h', 1)
   count_state('h', 1)
 end
--- The end of a recipient; the last one of a message ends the message: content goes, the record
--- stays readable for an hour.
+-- The end of a message: content goes, the record stays readable for an hour.
 local FINISHED_MS = 3600000
+local function end_message(id, m)
+  redis.call('DEL', content_key(id))
+  redis.call('ZREM', P .. 'deadlines', id)
+  redis.call('ZADD', P .. 'finished', now, id)
+  for first = 1, m[M_COUNT], 50 do redis.call('PEXPIRE', bucket_key(id, first), FINISHED_MS) end
+end
+-- The end of a recipient; the last one of a message ends the message.
 local function finish(q, id, n, m, rec, state, reason, text)
   rec[STATE] = state
   rec[REASON] = reason
@@ -195,9 +216,5 @@ local function finish(q, id, n, m, rec, state, reason, text)
   count_outstanding(destination_of(rec), m[M_CREATED], -1)
   shift(q, 'r', 0)
   save_recipient(id, n, rec)
-  if redis.call('HINCRBY', message_key(id), 'o', -1) > 0 then return end
-  redis.call('DEL', content_key(id))
-  redis.call('ZREM', P .. 'deadlines', id)
-  redis.call('ZADD', P .. 'finished', now, id)
-  for first = 1, m[M_COUNT], 50 do redis.call('PEXPIRE', bucket_key(id, first), FINISHED_MS) end
+  if redis.call('HINCRBY', message_key(id), 'o', -1) <= 0 then end_message(id, m) end
 end

@@ -1,14 +1,27 @@
--- Giving slots, probe tokens and lanes back; the first lane that waits for a slot is woken.
-local function has_work(lane)
-  return redis.call('EXISTS', P .. 'lt:' .. lane) == 1 or redis.call('EXISTS', P .. 'lb:' .. lane) == 1
+-- What sessions hold: slots, lanes, probe tokens. It hangs on their incarnation and returns with it:
+-- set `ih:<holder>` of `s <token> <key>` (slot: set `sl:<key>`), `l <token> <lane>` (set `ls:<lane>`),
+-- `p <token> <key>` (probe: field of breaker `br:<key>`).
+local function is_leased(holder)
+  local expiry = redis.call('ZSCORE', P .. 'incarnations', holder)
+  return expiry and tonumber(expiry) > 0
 end
+-- Since when (ms) this run of the server is up, as far as workers saw it; 0 in the first run of a store.
+local function run_since()
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+  local known = redis.call('HMGET', P .. 'meta', 'run_id', 'run_since')
+  if known[1] == run then return tonumber(known[2]) end
+  local since = known[1] and now or 0
+  redis.call('HSET', P .. 'meta', 'run_id', run, 'run_since', since)
+  return since
+end
+-- The lane that has waited longest for a slot of this key may try again.
 local function wake_waiter(key)
   while true do
-    local first = redis.call('ZPOPMIN', P .. 'wt:' .. key)
-    if not first[1] then return end
-    if has_work(first[1]) then
-      redis.call('HDEL', P .. 'ln:' .. first[1], 'pu', 'pr', 'pt')
-      want(first[1])
+    local lane = redis.call('ZPOPMIN', P .. 'wt:' .. key)[1]
+    if not lane then return end
+    if lane_has_queues(lane) then
+      redis.call('HDEL', P .. 'ln:' .. lane, 'pu', 'pr', 'pt')
+      want(lane)
       return
     end
   end
@@ -22,7 +35,7 @@ local function give_back(holder, entry)
     if redis.call('HGET', P .. 'br:' .. key, 'probe') == token then
       redis.call('HSET', P .. 'br:' .. key, 'probe', '')
     end
-  elseif has_work(key) then
+  elseif redis.call('SREM', P .. 'ls:' .. key, token) == 1 and lane_has_queues(key) then
     want(key)
   end
 end

@@ -1,27 +1,37 @@
 -- Accept one message, or one chunk of a staged one, durably and at most once.
--- KEYS: [1] meta. ARGV: [1] request (see _accept.lua; besides: idem, digest, event),
---   [2] content as stored, '' for a later chunk of a staged message.
--- Returns {'ok', id, new} | {'replay', id} | {'conflict', id} | {'full', reason}.
+-- KEYS: [1] meta. ARGV: [1] request (see _accept.lua; besides: tenant, idem, digest), [2] content as stored,
+--   '' for a later chunk of a staged message.
+-- Returns {'ok', id, new} | {'replay', id} | {'staging', id} (a replay of a message whose hand-over was
+--   never finished: go on under that id) | {'conflict', id} | {'full', reason} | {'unknown', id} (a later
+--   chunk of a message that is gone).
 -- Invariants: the same id again changes nothing but rows not yet there; the same idempotency key
 --   answers the first id; nothing is written when the store is marked full.
 -- Bound: O(recipients of the call), at most 1,000.
 local full = redis.call('GET', P .. 'full')
 if full then return { 'full', full } end
+local function replay(id)
+  if redis.call('HEXISTS', message_key(id), 'rows') == 1 then return { 'staging', id } end
+  return { 'replay', id }
+end
 local idem = req.idem and req.idem ~= '' and P .. 'idem:' .. req.tenant .. ':' .. req.idem
 if idem then
   local known = redis.call('GET', idem)
   if known then
     local id, digest = string.match(known, '^(%w+) (.*)$')
     if digest ~= req.digest then return { 'conflict', id } end
-    if id ~= req.id then return { 'replay', id } end
+    if id ~= req.id then return replay(id) end
   end
 end
 local m = load_message(req.id)
-if m and not req.staged then return { 'replay', req.id } end
+if m then
+  local h = redis.call('HMGET', message_key(req.id), 'rows', 'gone')
+  if not h[1] then return { 'replay', req.id } end
+  if h[2] then return { 'unknown', req.id } end
+end
 if not m then
+  if req.first > 1 then return { 'unknown', req.id } end
   m = add_message(req, ARGV[2])
   if idem then redis.call('SET', idem, req.id .. ' ' .. req.digest, 'EX', 86400) end
-  emit('message.accepted', req.id .. ':message.accepted', req.event)
 end
 local new = add_recipients(req, m)
 settle_queues()

@@ -11,7 +11,7 @@
 --   is claimed with all of them, up to 50, above n too: one transaction takes them.
 -- Bound: 8 queues, 200 stale entries, n recipients (at most 50; beyond n only of the last message).
 local lane, key = req.lane, P .. 'ln:' .. req.lane
-if not redis.call('ZSCORE', P .. 'incarnations', req.holder) then return { 'lost', 0, 0, '' } end
+if not is_leased(req.holder) then return { 'lost', 0, 0, '' } end
 local MAX_QUEUES, MAX_STALE, MAX_RECIPIENTS = 8, 200, 50
 local allowed, wait_until = req.n, 0
 for _, rate in ipairs(req.rates) do
@@ -34,7 +34,8 @@ local function is_open(q)
   local h = redis.call('HMGET', qkey(q), 'su', 'pu', 'r', 'y')
   local blocked = math.max(tonumber(h[1]) or 0, tonumber(h[2]) or 0)
   local route = route_of(destination_of_queue(q))
-  if blocked > now or not route or route.lane ~= lane or (tonumber(h[3]) or 0) + (tonumber(h[4]) or 0) <= 0 then
+  if blocked > now or not route or route.lane ~= lane or route.stale <= now
+    or (tonumber(h[3]) or 0) + (tonumber(h[4]) or 0) <= 0 then
     redis.call('HSET', qkey(q), 'on', '')
     leave_lane(q, lane)
     activate(q)
@@ -144,9 +145,7 @@ if queue then
   local left = redis.call('HMGET', qkey(queue), 'r', 'y')
   backlog = (tonumber(left[1]) or 0) + (tonumber(left[2]) or 0)
 end
-if backlog == 0 and (redis.call('EXISTS', P .. 'lt:' .. lane) == 1 or redis.call('EXISTS', P .. 'lb:' .. lane) == 1) then
-  backlog = 1
-end
+if backlog == 0 and lane_has_queues(lane) then backlog = 1 end
 if taken == 0 then
   if backlog > 0 then return { 'ok', backlog, 0, '', '' } end
   return { 'empty', 0, 0, '', '' }

@@ -1,16 +1,25 @@
+#!lua flags=allow-oom
 -- Make a staged message's recipients ready, a slice at a time.
--- KEYS: [1] meta. ARGV: [1] {id, expect (rows that must be staged), limit}.
+-- KEYS: [1] meta. ARGV: [1] {id, limit}.
 -- Returns {'ok', rows left} | {'missing', rows present, rows expected} | {'unknown'}.
 -- Invariants: nothing becomes ready before all rows are there; a repeated or interrupted commit
 --   goes on where it stopped (field `next` of the message); `committing` lets the ticker finish it.
 -- Bound: O(limit), at most 500 rows.
 local m = load_message(req.id)
-if not m then return { 'unknown' } end
 local key = message_key(req.id)
-local at = tonumber(redis.call('HGET', key, 'next') or 1)
-if at == 1 then
-  local present = tonumber(redis.call('HGET', key, 'o') or 0)
-  if present < m[M_COUNT] then return { 'missing', present, m[M_COUNT] } end
+local h = redis.call('HMGET', key, 'rows', 'next', 'ev', 'gone', 'o')
+if not m or h[4] or not h[1] or tonumber(h[5]) <= 0 then
+  redis.call('SREM', P .. 'committing', req.id)
+  if not m or h[4] then return { 'unknown' } end
+  redis.call('HDEL', key, 'rows', 'next', 'ev')
+  return { 'ok', 0 }
+end
+local at = tonumber(h[2])
+if not at then
+  if tonumber(h[1]) < m[M_COUNT] then return { 'missing', tonumber(h[1]), m[M_COUNT] } end
+  announce(req.id, m, h[3])
+  redis.call('ZADD', P .. 'deadlines', first_deadline(m), req.id)
+  at = 1
 end
 local last = math.min(m[M_COUNT], at + req.limit - 1)
 local by_queue = {}
@@ -27,15 +36,12 @@ for n = at, last do
     rids[#rids + 1] = req.id .. '.' .. n
   end
 end
-for q, rids in pairs(by_queue) do
-  if redis.call('EXISTS', qkey(q)) == 0 then create_queue(q) end
-  push_ready(q, rids, 'r')
-  shift(q, 'r', #rids)
-end
-redis.call('HSET', key, 'next', last + 1)
+for q, rids in pairs(by_queue) do make_ready(q, rids) end
 if last < m[M_COUNT] then
+  redis.call('HSET', key, 'next', last + 1)
   redis.call('SADD', P .. 'committing', req.id)
 else
+  redis.call('HDEL', key, 'rows', 'next', 'ev')
   redis.call('SREM', P .. 'committing', req.id)
 end
 settle_queues()

@@ -1,57 +1,74 @@
 #!lua flags=allow-oom
 -- A message's delay notice or expiry is due.
--- KEYS: [1] meta. ARGV: [1] {id, from (first recipient number), limit, reports {…}, notified}; [2…] contents of reports.
+-- KEYS: [1] meta. ARGV: [1] {id, from (first recipient number), limit, act, named {number…}, reports {…}};
+--   [2…] contents of reports.
 -- Without `act`, returns {'none'} | {'notice'|'expiry', packed m, packed {{n, record}…}, next from}: what a
---   report must name. With `act` ('notice' | 'expiry'), applies it: recipients 1…limit from `from`.
--- Invariants: claimed recipients are left to settle; the message stays on the deadline index until
---   its last recipient is final. Bound: O(limit), at most 500 recipients.
+--   report must name. With `act` ('notice' | 'expiry'), applies it to the recipients `named` from there on,
+--   and queues the reports: {'none'} | {act, recipients changed, next from}.
+-- Invariants: claimed recipients are left to settle; nothing happens when one of those named is no longer
+--   open (the report would be wrong), nor a second time; the message stays on the index until its last
+--   recipient is final; of a hand-over that was never finished the rows that came expire.
+-- Bound: O(limit), at most 500 recipients.
+local CLAIMED_AGAIN_MS = 30000
 local m = load_message(req.id)
 if not m then redis.call('ZREM', P .. 'deadlines', req.id); return { 'none' } end
+local key = message_key(req.id)
+local h = redis.call('HMGET', key, 'o', 'rows', 'next', 'gone')
+if tonumber(h[1] or 0) <= 0 then redis.call('ZREM', P .. 'deadlines', req.id); return { 'none' } end
 local due = m[M_NOTICE] > 0 and m[M_NOTICE] <= now and m[M_EXPIRES] > now and 'notice'
   or m[M_EXPIRES] <= now and 'expiry'
 if not due then redis.call('ZADD', P .. 'deadlines', first_deadline(m), req.id); return { 'none' } end
+-- Staged and never committed: what has not come by its expiry never will.
+local is_staging = h[2] and not h[3] and not h[4]
+if is_staging and due == 'notice' then
+  redis.call('ZADD', P .. 'deadlines', m[M_EXPIRES], req.id)
+  return { 'none' }
+end
+local function close()
+  local missing = m[M_COUNT] - tonumber(h[2])
+  redis.call('HSET', key, 'gone', 1)
+  if redis.call('HINCRBY', key, 'o', 0 - missing) <= 0 then end_message(req.id, m) end
+end
 local last = math.min(m[M_COUNT], req.from + req.limit - 1)
+local following = last < m[M_COUNT] and last + 1 or 0
 if not req.act then
   local open = {}
   for n = req.from, last do
     local rec = load_recipient(req.id, n)
     if rec and not FINAL[rec[STATE]] and rec[STATE] ~= 'c' then open[#open + 1] = { n, rec } end
   end
-  return { due, cmsgpack.pack(m), cmsgpack.pack(open), last < m[M_COUNT] and last + 1 or 0 }
+  return { due, cmsgpack.pack(m), cmsgpack.pack(open), following }
 end
 if req.act ~= due then return { 'none' } end
-local changed = 0
-for n = req.from, last do
+local open = {}
+for i, n in ipairs(req.named) do
   local rec = load_recipient(req.id, n)
-  if rec and not FINAL[rec[STATE]] and rec[STATE] ~= 'c' then
-    changed = changed + 1
-    local q, rid = queue_of(m, rec), req.id .. '.' .. n
-    if due == 'expiry' then
-      if rec[STATE] == 's' then count_state('s', -1) else leave_state(q, rid, rec) end
-      local text = rec[TEXT] ~= '' and rec[TEXT] or 'no attempt could be made in time'
-      finish(q, req.id, n, m, rec, 'X', rec[REASON] ~= '' and rec[REASON] or 'expired', text)
-      count_outcome('expired', 'none')
-      emit_recipient('recipient.expired', req.id, n, m, rec, { text = text })
-    else
-      emit_recipient('recipient.delayed', req.id, n, m, rec, { text = rec[TEXT] })
-    end
+  if not rec or FINAL[rec[STATE]] or rec[STATE] == 'c' then return { 'none' } end
+  open[i] = rec
+end
+if is_staging then close() end
+for i, n in ipairs(req.named) do
+  local rec = open[i]
+  if due == 'expiry' then
+    if rec[STATE] == 's' then count_state('s', -1)
+    else leave_state(queue_of(m, rec), req.id .. '.' .. n, rec) end
+    local text = rec[TEXT] ~= '' and rec[TEXT] or 'no attempt could be made in time'
+    finish(queue_of(m, rec), req.id, n, m, rec, 'X', rec[REASON] ~= '' and rec[REASON] or 'expired', text)
+    count_outcome('expired', 'none')
+    emit_recipient('recipient.expired', req.id, n, m, rec, { text = text })
+  else
+    emit_recipient('recipient.delayed', req.id, n, m, rec, { text = rec[TEXT] })
   end
 end
-if last >= m[M_COUNT] then
+if following == 0 then
   if due == 'notice' then
     m[M_NOTICE] = 0
-    redis.call('HSET', message_key(req.id), 'm', cmsgpack.pack(m))
+    redis.call('HSET', key, 'm', cmsgpack.pack(m))
     redis.call('ZADD', P .. 'deadlines', m[M_EXPIRES], req.id)
-  elseif tonumber(redis.call('HGET', message_key(req.id), 'o') or 0) > 0 then
-    redis.call('ZADD', P .. 'deadlines', now + 30000, req.id)
+  elseif tonumber(redis.call('HGET', key, 'o') or 0) > 0 then
+    redis.call('ZADD', P .. 'deadlines', now + CLAIMED_AGAIN_MS, req.id)
   end
 end
-for i, report in ipairs(req.reports) do
-  if not load_message(report.id) then
-    local r = add_message(report, ARGV[1 + i])
-    emit('message.accepted', report.id .. ':message.accepted', report.event)
-    add_recipients(report, r)
-  end
-end
+for i, report in ipairs(req.reports) do add_report(report, ARGV[1 + i]) end
 settle_queues()
-return { due, changed, last < m[M_COUNT] and last + 1 or 0 }
+return { due, #req.named, following }

@@ -4,11 +4,13 @@
 -- Returns {'ok', revoked rids…} | {'lost'}. Invariants: a lease that was given up or reclaimed is
 --   never revived; one that only ran out is (nothing was taken from it yet). Bound: 1,000 revoked.
 if req.stop then
-  redis.call('ZADD', P .. 'incarnations', 'XX', 0, req.holder)
+  -- LT: one that is being reclaimed already stays so.
+  redis.call('ZADD', P .. 'incarnations', 'XX', 'LT', 0, req.holder)
   return { 'ok' }
 end
 local expiry = redis.call('ZSCORE', P .. 'incarnations', req.holder)
-if not req.begin and (not expiry or tonumber(expiry) == 0) then return { 'lost' } end
+if not req.begin and (not expiry or tonumber(expiry) <= 0) then return { 'lost' } end
+run_since()
 redis.call('ZADD', P .. 'incarnations', now + req.lease_ms, req.holder)
 redis.call('HSET', P .. 'workers', req.holder, req.info)
 local revoked = redis.call('LRANGE', P .. 'iv:' .. req.holder, 0, 999)

@@ -1,33 +1,38 @@
 #!lua flags=allow-oom
 -- Record where a destination's mail goes, or that it cannot be known yet.
--- KEYS: [1] meta. ARGV: [1] {destination, lane, site (packed record), fresh_ms, stale_ms} or
---   {destination, retry_ms, reason, text}; [2] the site record's bytes.
--- Returns the number of queues that were moved or activated.
+-- KEYS: [1] meta. ARGV: [1] {destination, after (the last queue of the call before, '' at first), limit,
+--   lane, fresh_ms, stale_ms} or, instead of the last three, {retry_ms, max_retry_ms, reason, text};
+--   [2] the site record's bytes.
+-- Returns {queues moved or activated, the last of them where more follow, else ''}.
 -- Invariants: a queue is indexed in one lane only; a failed look-up never drops a route that is
---   still within its stale time; asking again is on a timer, so no queue is forgotten.
--- Bound: O(queues of the destination), 500 a call; others move when claim meets them.
-local d = req.destination
-redis.call('ZREM', P .. 'unrouted', d)
-local old = route_of(d)
-local route
-if req.lane then
-  route = { lane = req.lane, fresh = now + req.fresh_ms, stale = now + req.stale_ms, fails = 0,
-    ['until'] = 0, reason = '', text = '' }
-  redis.call('HSET', P .. 'ln:' .. req.lane, 'site', ARGV[2])
-  redis.call('EXPIRE', P .. 'ln:' .. req.lane, 172800)
-  redis.call('ZREM', P .. 'timers', 'd:' .. d)
-else
-  route = old or { lane = '', fresh = 0, stale = 0, fails = 0 }
-  route.fails = route.fails + 1
-  local wait = math.min(req.retry_ms * route.fails * route.fails, req.max_retry_ms)
-  route['until'] = now + wait
-  route.reason = req.reason
-  route.text = req.text
-  set_timer('d:' .. d, route['until'])
+--   still within its stale time; until all queues are where they belong, and after a failure, the
+--   destination is on a timer, so no queue is forgotten. Bound: O(limit), at most 500 queues.
+local HANDED_OUT_MS = 15000
+local d, timer = req.destination, 'd:' .. req.destination
+if req.after == '' then
+  redis.call('ZREM', P .. 'unrouted', d)
+  local route
+  if req.lane then
+    route = { lane = req.lane, fresh = now + req.fresh_ms, stale = now + req.stale_ms, fails = 0,
+      ['until'] = 0, reason = '', text = '' }
+    redis.call('HSET', P .. 'ln:' .. req.lane, 'site', ARGV[2])
+    redis.call('PEXPIRE', P .. 'ln:' .. req.lane, 2 * req.stale_ms)
+  else
+    route = route_of(d) or { lane = '', fresh = 0, stale = 0, fails = 0 }
+    route.fails = route.fails + 1
+    route['until'] = now + math.min(req.retry_ms * route.fails * route.fails, req.max_retry_ms)
+    route.reason = req.reason
+    route.text = req.text
+  end
+  redis.call('SET', P .. 'ro:' .. d, cmsgpack.pack(route), 'PX',
+    math.max(route.stale, route['until'], now) - now + 3600000)
 end
-redis.call('SET', P .. 'ro:' .. d, cmsgpack.pack(route), 'PX',
-  math.max(route.stale, route['until'], now) - now + 3600000)
-local queues = redis.call('SRANDMEMBER', P .. 'dest:' .. d, 500)
+local from = req.after == '' and '-' or '(' .. req.after
+local queues = redis.call('ZRANGEBYLEX', P .. 'dest:' .. d, from, '+', 'LIMIT', 0, req.limit)
+local more = #queues == req.limit and queues[#queues] or ''
+-- Before the queues are looked at: what is on a timer is not asked for again.
+if more ~= '' then redis.call('ZADD', P .. 'timers', now + HANDED_OUT_MS, timer)
+elseif req.lane then redis.call('ZREM', P .. 'timers', timer)
+else redis.call('ZADD', P .. 'timers', route_of(d)['until'], timer) end
 for _, q in ipairs(queues) do activate(q) end
-flush_counters()
-return #queues
+return { #queues, more }

@@ -2,33 +2,15 @@
 -- Record what attempts came to, each item by itself, and the marks of dots about to be sent.
 -- KEYS: [1] meta. ARGV: [1] {holder, marks {'<rid>:<attempt>'…}, items {{id, n, attempt, kind, delay_ms,
 --   advance, reason, text, provider, event type, event (packed), severity:scope, second event type}…}, reports {…}};
---   [2…] the contents of the reports (DSNs to be queued).
+--   [2…] the contents of the reports (DSNs to be queued); `about` of a report: the items that it tells of,
+--   it is queued with the first of them that applies.
 --   kind: D delivered, F failed, X expired, d deferred, r given back, h held.
 -- Returns a word per item: 'ok' | 'again' (was settled so before) | 'fenced' | 'unknown'.
 -- Invariants: fenced by (recipient, attempt): a final outcome still applies after a lost lease if the
 --   recipient has not been claimed since, anything else then changes nothing; a delivery that comes
 --   too late is recorded as recipient.duplicate; one bad item never blocks the others.
 -- Bound: O(items), at most 256.
-for _, mark in ipairs(req.marks) do
-  redis.call('SADD', P .. 'is:' .. req.holder, mark)
-end
--- A wish was made by a verb while the recipient was claimed: cancel, hold.
-local function follow_wish(q, id, n, m, rec)
-  local wish = rec[WISH]
-  rec[WISH] = ''
-  if wish == 'cancel' then
-    finish(q, id, n, m, rec, 'C', 'cancelled', 'cancelled while an attempt was under way')
-    count_outcome('cancelled', 'none')
-    emit_recipient('recipient.cancelled', id, n, m, rec)
-    return true
-  elseif wish == 'hold' then
-    enter_held(q, id .. '.' .. n, rec, 'held', 'held while an attempt was under way')
-    save_recipient(id, n, rec)
-    emit_recipient('recipient.held', id, n, m, rec)
-    return true
-  end
-  return false
-end
+mark_dots(req.holder, req.marks)
 local function apply(item, m, rec)
   local id, n, kind = item[1], item[2], item[4]
   local rid, q = id .. '.' .. n, queue_of(m, rec)
@@ -37,8 +19,7 @@ local function apply(item, m, rec)
   if FINAL[kind] then
     finish(q, id, n, m, rec, kind, item[7], item[8])
     count_outcome(WORD[kind], item[9])
-  elseif rec[WISH] ~= '' and follow_wish(q, id, n, m, rec) then
-    return
+  elseif rec[WISH] ~= '' and follow_wish(q, id, n, m, rec) then return
   else
     rec[REASON], rec[TEXT] = item[7], item[8]
     if kind == 'd' then
@@ -71,17 +52,19 @@ local function settle(item)
     if rec[STATE] == kind then return 'again' end
     if FINAL[kind] and not FINAL[rec[STATE]] then apply(item, m, rec); return 'ok' end
   end
-  if kind == 'D' then emit_recipient('recipient.duplicate', id, n, m, rec, { late_attempt = attempt }) end
+  if kind == 'D' then
+    emit('recipient.duplicate', id .. '.' .. n .. ':' .. attempt .. ':recipient.duplicate',
+      recipient_data(id, n, m, rec, { late_attempt = attempt }))
+    count('counters', 'duplicates', 1)
+  end
   return 'fenced'
 end
 local answers = {}
 for i, item in ipairs(req.items) do answers[i] = settle(item) end
 for i, report in ipairs(req.reports) do
-  if not load_message(report.id) then
-    local m = add_message(report, ARGV[1 + i])
-    emit('message.accepted', report.id .. ':message.accepted', report.event)
-    add_recipients(report, m)
-  end
+  local applied = false
+  for _, position in ipairs(report.about) do applied = applied or answers[position] == 'ok' end
+  if applied then add_report(report, ARGV[1 + i]) end
 end
 settle_queues()
 return answers

@@ -1,46 +1,76 @@
 #!lua flags=allow-oom
--- Suspend, resume, park or flush queues by name.
--- `lane` with verb park parks that lane instead.
--- KEYS: [1] meta. ARGV: [1] {verb (suspend resume park flush), queues {…}, id, until_ms, reason, text, limit}.
--- Returns {changed, queue to go on with or ''}. Invariants: O(queues) for suspend and resume; flush
---   makes at most `limit` recipients ready and says where to go on. Bound: 200 queues, 500 recipients.
-local changed = 0
-if req.lane then
+-- Suspend, resume, park or flush queues; make and end suspensions.
+-- KEYS: [1] meta. ARGV: [1] {verb, …}:
+--   rule {id, match {class, tenant, campaign, destination}, for_ms, reason, actor}: a suspension begins;
+--   over {id}: it ends; queues then follow by `follow`; done {id}: all of them have;
+--   follow {queues {…}}: put the suspensions in force into these queues;
+--   park {queues {…}, for_ms, reason, text}: let them rest; or {lane, …}: that lane instead;
+--   flush {queues {…}, limit}: deferred recipients are ready now.
+-- Returns {queues or recipients changed, queue to go on with or ''}; rule: {0, until ms}.
+-- Invariants: the rule comes before the queues, so those created meanwhile follow it; a caller that
+--   dies between leaves it in `suspending`, and the ticker goes on. Bound: 200 queues, 500 recipients.
+local function park(q)
+  redis.call('HSET', qkey(q), 'pu', now + req.for_ms, 'pr', req.reason, 'pt', req.text)
+  set_timer('q:' .. q, now + req.for_ms)
+  activate(q)
+  return 1
+end
+local function follow(q)
+  apply_suspensions(q)
+  local until_ms = tonumber(redis.call('HGET', qkey(q), 'su') or 0)
+  if until_ms > 0 then set_timer('q:' .. q, until_ms) end
+  activate(q)
+  return 1
+end
+local function flush(q, most)
+  local rids = redis.call('ZRANGE', qkey(q) .. ':d', 0, most - 1)
+  for _, rid in ipairs(rids) do
+    local id, n = split_rid(rid)
+    local rec = load_recipient(id, n)
+    if rec and rec[STATE] == 'd' then
+      leave_state(q, rid, rec)
+      enter_ready(q, rid, rec, false)
+      save_recipient(id, n, rec)
+    else
+      redis.call('ZREM', qkey(q) .. ':d', rid)
+    end
+  end
+  return #rids
+end
+if req.verb == 'rule' then
+  local until_ms = now + req.for_ms
+  redis.call('HSET', P .. 'suspensions', req.id, cmsgpack.pack({ match = req.match, reason = req.reason,
+    ['until'] = until_ms, actor = req.actor }))
+  redis.call('SADD', P .. 'suspending', req.id)
+  set_timer('s:' .. req.id, until_ms)
+  return { 0, until_ms }
+elseif req.verb == 'over' then
+  local raw = redis.call('HGET', P .. 'suspensions', req.id)
+  if not raw then return { 0, '' } end
+  local rule = cmsgpack.unpack(raw)
+  rule['until'] = 0
+  redis.call('HSET', P .. 'suspensions', req.id, cmsgpack.pack(rule))
+  redis.call('SADD', P .. 'suspending', req.id)
+  return { 1, '' }
+elseif req.verb == 'done' then
+  redis.call('SREM', P .. 'suspending', req.id)
+  local raw = redis.call('HGET', P .. 'suspensions', req.id)
+  if raw and cmsgpack.unpack(raw)['until'] <= now then
+    redis.call('HDEL', P .. 'suspensions', req.id)
+    redis.call('ZREM', P .. 'timers', 's:' .. req.id)
+  end
+  return { 1, '' }
+elseif req.lane then
   park_lane(req.lane, now + req.for_ms, req.reason, req.text)
   return { 1, '' }
 end
+local changed = 0
 for _, q in ipairs(req.queues) do
   if redis.call('EXISTS', qkey(q)) == 1 then
-    if req.verb == 'suspend' then
-      redis.call('HSET', qkey(q), 'su', req.until_ms, 'si', req.id)
-      set_timer('q:' .. q, req.until_ms)
-      activate(q)
-      changed = changed + 1
-    elseif req.verb == 'park' then
-      redis.call('HSET', qkey(q), 'pu', now + req.for_ms, 'pr', req.reason, 'pt', req.text)
-      set_timer('q:' .. q, now + req.for_ms)
-      activate(q)
-      changed = changed + 1
-    elseif req.verb == 'resume' then
-      if redis.call('HGET', qkey(q), 'si') == req.id then
-        redis.call('HDEL', qkey(q), 'su', 'si')
-        activate(q)
-        changed = changed + 1
-      end
+    if req.verb == 'follow' then changed = changed + follow(q)
+    elseif req.verb == 'park' then changed = changed + park(q)
     else
-      local rids = redis.call('ZRANGE', qkey(q) .. ':d', 0, req.limit - changed - 1)
-      for _, rid in ipairs(rids) do
-        local id, n = split_rid(rid)
-        local rec = load_recipient(id, n)
-        redis.call('ZREM', qkey(q) .. ':d', rid)
-        if rec and rec[STATE] == 'd' then
-          shift(q, 'd', -1)
-          count_state('d', -1)
-          enter_ready(q, rid, rec, false)
-          save_recipient(id, n, rec)
-        end
-      end
-      changed = changed + #rids
+      changed = changed + flush(q, req.limit - changed)
       if changed >= req.limit then settle_queues(); return { changed, q } end
     end
   end

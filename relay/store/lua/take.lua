@@ -1,28 +1,44 @@
+#!lua flags=allow-oom
 -- Take every slot that a session needs, all or none.
 -- KEYS: [1] meta. ARGV: [1] {lane, holder (incarnation), token, slots {{key, ceiling}…},
 --   windows {key = initial}, rates {{key, interval_us, burst}…}, breakers {key…}}.
 -- Returns {'ok', probing (1|0)} | {'idle'} | {'no', binding key, limit, until ms, reason}.
 -- Invariants: slots and lane hang on their holder and return with it; a half-open breaker lets one
---   probe through; a refused lane waits in the order of asking (`wt:<key>`), with a timer as a net;
---   a holder whose lease is gone gets nothing, for nothing of it would return.
+--   probe through, at the breaker of a feedback window too; a refused lane without a session is parked
+--   and waits in the order of asking (`wt:<key>`), with a timer as a net; a holder whose lease is gone
+--   gets nothing, for nothing of it would return; the same token again takes nothing more.
 -- Bound: O(keys of the request), at most 32.
+local PROBE_AGAIN_MS, SLOT_AGAIN_MS = 2000, 5000
+local lane, token = req.lane, req.token
 local function refuse(key, limit, until_ms, reason)
-  park_lane(req.lane, until_ms, reason, key)
+  -- A lane that has a session is not put to rest: new mail may still wake that one.
+  if sessions_of(lane) == 0 then park_lane(lane, until_ms, reason, key)
+  else redis.call('ZREM', P .. 'wanting:' .. pool_of(lane), lane) end
   return { 'no', key, tostring(limit), until_ms, reason }
 end
-if redis.call('EXISTS', P .. 'lt:' .. req.lane) == 0 and redis.call('EXISTS', P .. 'lb:' .. req.lane) == 0 then
-  return { 'idle' }
+local breakers = {}
+for _, key in ipairs(req.breakers) do breakers[#breakers + 1] = key end
+for key in pairs(req.windows) do
+  local known = false
+  for _, other in ipairs(breakers) do known = known or other == key end
+  if not known then breakers[#breakers + 1] = key end
 end
-if not redis.call('ZSCORE', P .. 'incarnations', req.holder) then
-  return { 'no', req.holder, '0', now + 1000, 'lease_lost' }
+if redis.call('SISMEMBER', P .. 'ls:' .. lane, token) == 1 then
+  local probing = 0
+  for _, key in ipairs(breakers) do
+    if redis.call('HGET', P .. 'br:' .. key, 'probe') == token then probing = 1 end
+  end
+  return { 'ok', probing }
 end
-local probing = nil
-for _, key in ipairs(req.breakers) do
+if not lane_has_queues(lane) then return { 'idle' } end
+if not is_leased(req.holder) then return { 'no', req.holder, '0', now + 1000, 'lease_lost' } end
+local probing = {}
+for _, key in ipairs(breakers) do
   local b = redis.call('HMGET', P .. 'br:' .. key, 'until', 'probe', 'reason')
   if b[1] then
     if tonumber(b[1]) > now then return refuse(key, 0, tonumber(b[1]), b[3] or 'breaker_open') end
-    if b[2] and b[2] ~= '' then return refuse(key, 1, now + 2000, 'breaker_probing') end
-    probing = key
+    if b[2] and b[2] ~= '' then return refuse(key, 1, now + PROBE_AGAIN_MS, 'breaker_probing') end
+    probing[#probing + 1] = key
   end
 end
 for _, slot in ipairs(req.slots) do
@@ -32,8 +48,8 @@ for _, slot in ipairs(req.slots) do
     ceiling = math.min(ceiling, math.floor(window))
   end
   if redis.call('SCARD', P .. 'sl:' .. key) >= ceiling then
-    redis.call('ZADD', P .. 'wt:' .. key, 'NX', now, req.lane)
-    return refuse(key, ceiling, now + 5000, 'connection_limit')
+    redis.call('ZADD', P .. 'wt:' .. key, 'NX', now, lane)
+    return refuse(key, ceiling, now + SLOT_AGAIN_MS, 'connection_limit')
   end
 end
 local now_us = now * 1000
@@ -49,14 +65,17 @@ for _, rate in ipairs(req.rates) do
   redis.call('SET', P .. 'rt:' .. rate[1], string.format('%.0f', tat), 'PX',
     math.ceil((tat - now_us) / 1000) + 1000)
 end
+local held = { 'l ' .. token .. ' ' .. lane }
 for _, slot in ipairs(req.slots) do
-  redis.call('SADD', P .. 'sl:' .. slot[1], req.token)
-  redis.call('SADD', P .. 'ih:' .. req.holder, 's ' .. req.token .. ' ' .. slot[1])
+  redis.call('SADD', P .. 'sl:' .. slot[1], token)
+  redis.call('ZREM', P .. 'wt:' .. slot[1], lane)
+  held[#held + 1] = 's ' .. token .. ' ' .. slot[1]
 end
-if probing then
-  redis.call('HSET', P .. 'br:' .. probing, 'probe', req.token)
-  redis.call('SADD', P .. 'ih:' .. req.holder, 'p ' .. req.token .. ' ' .. probing)
+for _, key in ipairs(probing) do
+  redis.call('HSET', P .. 'br:' .. key, 'probe', token)
+  held[#held + 1] = 'p ' .. token .. ' ' .. key
 end
-redis.call('SADD', P .. 'ih:' .. req.holder, 'l ' .. req.token .. ' ' .. req.lane)
-redis.call('ZREM', P .. 'wanting:' .. pool_of(req.lane), req.lane)
-return { 'ok', probing and 1 or 0 }
+redis.call('SADD', P .. 'ls:' .. lane, token)
+redis.call('SADD', P .. 'ih:' .. req.holder, unpack(held))
+redis.call('ZREM', P .. 'wanting:' .. pool_of(lane), lane)
+return { 'ok', #probing > 0 and 1 or 0 }

@@ -2,7 +2,7 @@
 -- What time brings: due recipients, parked queues, lanes and destinations, dead incarnations.
 -- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms, keep (events), pools {…}, uncertain {t, b = policy}}.
 -- Returns {'busy'} when another ticker acts, else {'ok', worked (items), next timer ms, due messages
---   (deadlines), ids being committed}.
+--   (deadlines), ids being committed, suspensions that are being put into force or ended}.
 -- Invariants: two tickers at once do no harm (each step is by itself); promoted recipients enter the
 --   retry list in order of their due time; a dead holder's recipients come back to the front with
 --   their lost claim counted; after a restart of Redis nothing is reclaimed for grace_ms.
@@ -33,7 +33,7 @@ end
 local fired = {
   q = function(q)
     local h = redis.call('HMGET', qkey(q), 'su', 'pu')
-    if h[1] and tonumber(h[1]) <= now then redis.call('HDEL', qkey(q), 'su', 'si') end
+    if h[1] and tonumber(h[1]) <= now then apply_suspensions(q) end
     if h[2] and tonumber(h[2]) <= now then redis.call('HDEL', qkey(q), 'pu', 'pr', 'pt') end
     promote(q)
   end,
@@ -41,11 +41,12 @@ local fired = {
     local parked = tonumber(redis.call('HGET', P .. 'ln:' .. lane, 'pu') or 0)
     if parked > now then set_timer('l:' .. lane, parked); return end
     redis.call('HDEL', P .. 'ln:' .. lane, 'pu', 'pr', 'pt')
-    if redis.call('EXISTS', P .. 'lt:' .. lane) == 1 or redis.call('EXISTS', P .. 'lb:' .. lane) == 1 then want(lane) end
+    if lane_has_queues(lane) then want(lane) end
   end,
   d = function(destination)
     if redis.call('EXISTS', P .. 'dest:' .. destination) == 1 then ask_route(destination) end
   end,
+  s = function(id) redis.call('HDEL', P .. 'suspensions', id) end,
 }
 local worked = 0
 local timers = redis.call('ZRANGEBYSCORE', P .. 'timers', '-inf', now, 'LIMIT', 0, 100)
@@ -57,23 +58,31 @@ for _, name in ipairs(timers) do
 end
 settle_queues()
 
-local ready_since = tonumber(redis.call('HGET', KEYS[1], 'run_since') or 0)
-if now >= ready_since + req.grace_ms then
-  local dead = redis.call('ZRANGEBYSCORE', P .. 'incarnations', '-inf', now, 'LIMIT', 0, 4)
-  for _, holder in ipairs(dead) do
-    local rids = redis.call('SRANDMEMBER', P .. 'ic:' .. holder, math.max(budget, 1))
-    for _, rid in ipairs(rids) do come_back(holder, rid, req.uncertain) end
-    for _, entry in ipairs(redis.call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
-    budget = budget - #rids
-    worked = worked + #rids
-    if redis.call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
-      -- Score 0: it ended its lease itself, nothing was lost.
-      local gave_up = tonumber(redis.call('ZSCORE', P .. 'incarnations', holder)) == 0
-      redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder)
-      redis.call('ZREM', P .. 'incarnations', holder)
-      redis.call('HDEL', P .. 'workers', holder)
-      if not gave_up then emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder })) end
-    end
+-- From now on the lease cannot be revived: what it held is given to others.
+local BEING_RECLAIMED = -1
+local function reclaim(holder, expiry)
+  -- Score 0: it ended its lease itself, nothing was lost.
+  if tonumber(expiry) > 0 then
+    redis.call('ZADD', P .. 'incarnations', BEING_RECLAIMED, holder)
+    emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder }))
+  end
+  local rids = redis.call('SRANDMEMBER', P .. 'ic:' .. holder, math.max(budget, 1))
+  table.sort(rids, function(a, b) return a > b end)  -- each goes to the front: the oldest comes last
+  for _, rid in ipairs(rids) do come_back(holder, rid, req.uncertain) end
+  for _, entry in ipairs(redis.call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
+  budget = budget - #rids
+  worked = worked + #rids
+  if redis.call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
+    redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder)
+    redis.call('ZREM', P .. 'incarnations', holder)
+    redis.call('HDEL', P .. 'workers', holder)
+  end
+end
+local dead = redis.call('ZRANGEBYSCORE', P .. 'incarnations', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 4)
+-- After a restart of the server nobody could renew: everyone gets the time to do so.
+if #dead > 0 and now >= run_since() + req.grace_ms then
+  for i = 1, #dead, 2 do
+    reclaim(dead[i], dead[i + 1])
     if budget <= 0 then break end
   end
   settle_queues()
@@ -99,4 +108,5 @@ end
 redis.call('XTRIM', P .. 'events', 'MAXLEN', '~', req.keep, 'LIMIT', 1000)
 local next_timer = redis.call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')[2]
 local due = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', now, 'LIMIT', 0, 20)
-return { 'ok', worked, tonumber(next_timer or 0), due, redis.call('SRANDMEMBER', P .. 'committing', 10) }
+return { 'ok', worked, tonumber(next_timer or 0), due, redis.call('SRANDMEMBER', P .. 'committing', 10),
+  redis.call('SRANDMEMBER', P .. 'suspending', 10) }

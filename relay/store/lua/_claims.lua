@@ -1,0 +1,66 @@
+-- Claims of an incarnation: set `ic:<holder>` of recipient-ids; set `is:<holder>` of
+-- `<recipient-id>:<attempt>` whose final dot may have been sent.
+local function mark_dots(holder, marks)
+  local marked = 0
+  for _, mark in ipairs(marks) do
+    if redis.call('SISMEMBER', P .. 'ic:' .. holder, string.match(mark, '^(.*):')) == 1 then
+      redis.call('SADD', P .. 'is:' .. holder, mark)
+      marked = marked + 1
+    end
+  end
+  return marked
+end
+-- An operator's wish, uttered while the recipient was claimed, is followed when it comes back open.
+local function follow_wish(q, id, n, m, rec)
+  local wish = rec[WISH]
+  rec[WISH] = ''
+  if wish == 'cancel' then
+    finish(q, id, n, m, rec, 'C', 'cancelled', 'cancelled while an attempt was under way')
+    count_outcome('cancelled', 'none')
+    emit_recipient('recipient.cancelled', id, n, m, rec)
+  elseif wish == 'hold' then
+    enter_held(q, id .. '.' .. n, rec, 'held', 'held while an attempt was under way')
+    save_recipient(id, n, rec)
+    emit_recipient('recipient.held', id, n, m, rec)
+  end
+  return wish ~= ''
+end
+-- A recipient whose holder died, or knows nothing of it. Its dot may have been sent: then the
+-- policy of its class speaks (policies: t, b = policy).
+local function come_back(holder, rid, policies)
+  local id, n = split_rid(rid)
+  redis.call('SREM', P .. 'ic:' .. holder, rid)
+  local m = load_message(id)
+  local rec = m and load_recipient(id, n)
+  if not rec or rec[STATE] ~= 'c' or rec[HOLDER] ~= holder then return end
+  local q = queue_of(m, rec)
+  local uncertain = redis.call('SISMEMBER', P .. 'is:' .. holder, rid .. ':' .. rec[ATTEMPT]) == 1
+  leave_state(q, rid, rec)
+  count('counters', 'reclaimed', 1)
+  local policy = uncertain and policies[m[M_CLASS]] or 'retry'
+  if uncertain then
+    rec[REASON] = 'uncertain'
+    rec[TEXT] = 'the attempt broke off after the final dot was sent, before the reply was recorded'
+    emit_recipient('recipient.uncertain', id, n, m, rec, { policy = policy })
+    count('counters', 'uncertain', 1)
+  end
+  if rec[WISH] == 'cancel' then
+    follow_wish(q, id, n, m, rec)
+  elseif policy == 'assume-delivered' then
+    finish(q, id, n, m, rec, 'D', 'assumed_delivered', rec[TEXT])
+    count_outcome('delivered', 'none')
+    emit_recipient('recipient.delivered', id, n, m, rec)
+  elseif policy == 'hold' or rec[CLAIMS] >= 5 then
+    rec[WISH] = ''
+    if rec[CLAIMS] >= 5 then
+      enter_held(q, rid, rec, 'poison', 'each of the last 5 attempts broke off without an outcome')
+    else
+      enter_held(q, rid, rec, 'uncertain', rec[TEXT])
+    end
+    save_recipient(id, n, rec)
+    emit_recipient('recipient.held', id, n, m, rec)
+  elseif not follow_wish(q, id, n, m, rec) then
+    enter_ready(q, rid, rec, true)
+    save_recipient(id, n, rec)
+  end
+end
