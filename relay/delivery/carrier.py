@@ -8,12 +8,13 @@ import time
 import structlog
 
 from relay.delivery.context import Context
+from relay.delivery.lanes import SLOW_S
 from relay.delivery.load import Load
 from relay.delivery.outcomes import NOT_THE_RECIPIENT
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
-from relay.model.errors import LeaseLost
+from relay.model.errors import DeadlineExpired, LeaseLost
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_session_failure
 from relay.store.views import QueueMatch
@@ -92,12 +93,19 @@ class Carrier:
         for step in range(len(endpoints)):
             position = (self._next + step) % len(endpoints)
             try:
-                self._session = await open_session(endpoints[position], self.plan.dialogue)
+                async with self._context.opening():
+                    self._session = await open_session(endpoints[position], self.plan.dialogue)
             except SessionFailed as failed:
                 verdict = self._refused(endpoints[position], failed)
                 if verdict.scope is Scope.ROUTE:
                     break
                 continue
+            except TimeoutError:
+                silence = DeadlineExpired("greeting", SLOW_S)
+                verdict = self._refused(
+                    endpoints[position], SessionFailed("greeting", cause=silence)
+                )
+                break
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
             await self._report(good=True)
             return True

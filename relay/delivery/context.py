@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from random import Random
 from typing import Any, Protocol
 
@@ -49,6 +49,7 @@ class Lanes(Protocol):
     def sessions_of(self, lane: str) -> int: ...
     def noticed(self, lane: str, claim: Claim) -> None: ...
     async def await_work(self, lane: str, claim: Claim) -> bool: ...
+    def opening(self) -> AbstractAsyncContextManager[None]: ...
     @property
     def is_draining(self) -> bool: ...
 
@@ -160,6 +161,10 @@ class Context:
     async def await_work(self, lane: str, claim: Claim) -> bool:
         """Wait, keeping the session warm, until the lane may have work; False: give up."""
         return await self._lanes.await_work(lane, claim)
+
+    def opening(self) -> AbstractAsyncContextManager[None]:
+        """While a session opens; TimeoutError when it has to give up its place."""
+        return self._lanes.opening()
 
     async def rest(self, lane: str, refused: Unroutable) -> None:
         """No host of the lane has an address at present: let the site rest."""

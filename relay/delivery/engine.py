@@ -103,7 +103,7 @@ class Engine:
         """Take up lanes that want a session, as far as there is room for them."""
         try:
             for pool in self.settings.worker.pools:
-                while self._lanes.room > 0:
+                while await self._lanes.make_room():
                     limit = min(HAND_OVER, self._lanes.room)
                     names = await self._context.work.wanting(pool, limit)
                     await self._offer(pool, names)

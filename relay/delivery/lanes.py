@@ -1,9 +1,10 @@
 """The sessions of a process by lane: when to open another, when to wait, when to stop."""
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -19,6 +20,9 @@ REFUSED_PAUSE_S = 1.0
 #: A session whose peer has not moved anything for this long counts as slow.
 SLOW_S = 5.0
 _POLL_S = 0.5
+#: Idle sessions that make room at one time, and how long room is waited for.
+MADE_AT_ONCE = 50
+MAKE_ROOM_S = 2.0
 
 _log = structlog.get_logger("relay.engine")
 
@@ -42,6 +46,10 @@ class Lanes:
         self._serve = serve
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Both in the order of their beginning, the longest first.
+        self._idle: dict[asyncio.Task[Any], asyncio.Timeout] = {}
+        self._opening: dict[asyncio.Task[Any], tuple[float, asyncio.Timeout]] = {}
+        self._moved = asyncio.Event()
         self.is_draining = False
 
     @property
@@ -63,8 +71,44 @@ class Lanes:
             return 0
         before = time.monotonic() - SLOW_S
         return sum(
-            1 for lane in self._lanes.values() for at in lane.claimed_at.values() if at < before
+            1
+            for lane in self._lanes.values()
+            for task, at in lane.claimed_at.items()
+            if at < before and task not in self._idle
         )
+
+    async def make_room(self) -> bool:
+        """Lanes wait: whether there is room, or comes to be within a while.
+
+        Where all places are taken, idle sessions end, and silent ones beyond their half.
+        """
+        end = time.monotonic() + MAKE_ROOM_S
+        while self.room <= 0 and not self.is_draining and time.monotonic() < end:
+            self._moved.clear()
+            self._end_dispensable()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), _POLL_S)
+        return self.room > 0
+
+    def _end_dispensable(self) -> None:
+        before, now = time.monotonic() - SLOW_S, asyncio.get_running_loop().time()
+        silent = [patience for began, patience in self._opening.values() if began < before]
+        beyond = max(0, self._slow() - self._worker.max_sessions // 2)
+        for patience in [*list(self._idle.values())[:MADE_AT_ONCE], *silent[:beyond]]:
+            if not patience.expired():
+                patience.reschedule(now)
+
+    @contextlib.asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """While a session opens; TimeoutError when others need the place of a silent peer."""
+        task = asyncio.current_task()
+        assert task is not None
+        async with asyncio.timeout(None) as patience:
+            self._opening[task] = (time.monotonic(), patience)
+            try:
+                yield
+            finally:
+                del self._opening[task]
 
     def sessions_of(self, lane: str) -> int:
         """Sessions of one lane."""
@@ -104,6 +148,7 @@ class Lanes:
         except Exception:
             _log.exception("session.crashed", lane=lane)
         finally:
+            self._moved.set()
             state.claimed_at.pop(task, None)
             state.sessions -= 1
             if state.sessions == 0:
@@ -128,16 +173,20 @@ class Lanes:
             wait_s = min(max(claim.wait_until - time.time(), 0.001), _POLL_S)
             await asyncio.sleep(wait_s)
             return not self.is_draining
-        state = self._lanes[lane]
+        state, task = self._lanes[lane], asyncio.current_task()
+        assert task is not None
         state.idle += 1
         state.offered.clear()
         try:
-            async with asyncio.timeout(self._worker.idle_session):
+            async with asyncio.timeout(self._worker.idle_session) as patience:
+                self._idle[task] = patience
+                self._moved.set()
                 await state.offered.wait()
         except TimeoutError:
             return False
         finally:
             state.idle -= 1
+            self._idle.pop(task, None)
         return not self.is_draining
 
     async def drain(self, *, within_s: float) -> None:

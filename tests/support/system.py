@@ -329,6 +329,13 @@ class System:
             assert time.monotonic() < deadline, f"{use}; {self.log_tail()}"
             await asyncio.sleep(0.05)
 
+    async def until_connected(self, connections: int) -> None:
+        """Wait until the simulated internet has so many connections open."""
+        deadline = time.monotonic() + WAIT_S
+        while (open_now := self.sink.status()["connections"]) < connections:
+            assert time.monotonic() < deadline, f"{open_now} connections; {self.log_tail()}"
+            await asyncio.sleep(0.05)
+
     async def until_logged(self, event: str) -> None:
         """Wait until a worker has logged an event whose name ends so."""
         deadline = time.monotonic() + WAIT_S
