@@ -18,7 +18,7 @@ from relay.delivery.reports import reports_for
 from relay.delivery.routing import Unroutable
 from relay.model.message import ClaimedMessage, Outcome
 from relay.model.state import State
-from relay.model.verdict import Severity
+from relay.model.verdict import Severity, Verdict
 from relay.policy.classify import classify_transaction
 from relay.store.work import Claim, Taken
 
@@ -32,7 +32,7 @@ async def serve(lane: str, context: Context) -> Taken:
     taken = await context.work.take(lane, token, ceilings)
     if taken.word != "ok":
         return taken
-    carrier = Carrier(plan, context)
+    carrier = Carrier(plan, context, probing=taken.probing)
     try:
         while await carrier.is_ready():
             claim = await claim_for(lane, carrier, context)
@@ -40,6 +40,8 @@ async def serve(lane: str, context: Context) -> Taken:
                 await deliver(claim, carrier, context)
             elif not await context.await_work(lane, claim):
                 break
+        if carrier.failure is not None and carrier.is_refused_for_good:
+            await fail_all(lane, context, carrier.failure)
     finally:
         await carrier.close()
         await context.work.release(lane, token, ceilings)
@@ -131,10 +133,15 @@ async def serve_nowhere(lane: str, context: Context, refused: Unroutable) -> Tak
     if not permanent:
         await context.rest(lane, refused)
         return Taken("no", reason=refused.verdict.reason)
+    await fail_all(lane, context, refused.verdict)
+    return Taken("idle")
+
+
+async def fail_all(lane: str, context: Context, verdict: Verdict) -> None:
+    """All mail of the lane gets the verdict."""
     while not context.is_draining:
         claim = await context.work.claim(lane, limit=50, octets=1 << 20)
         if not claim.messages:
             break
-        outcomes = context.without_session(claim, refused.verdict, State.FAILED)
+        outcomes = context.without_session(claim, verdict, State.FAILED)
         await settle(outcomes, claim.messages, context)
-    return Taken("idle")

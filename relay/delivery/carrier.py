@@ -24,6 +24,8 @@ from relay.store.work import Report
 BLAMED_REST_S = 900.0
 DOMAIN_REST_S = 300.0
 
+_BREAKING = frozenset({Scope.SITE, Scope.PROVIDER, Scope.ROUTE})
+
 _log = structlog.get_logger("relay.session")
 
 
@@ -46,8 +48,10 @@ class Pace:
 class Carrier:
     """The connection that carries a session's transactions; at most one at a time."""
 
-    def __init__(self, plan: Plan, context: Context) -> None:
+    def __init__(self, plan: Plan, context: Context, *, probing: bool = False) -> None:
         self.plan = plan
+        self._probing = probing
+        self._is_vouched_for = False
         self.pace = Pace()
         self.failure: Verdict | None = None
         self._context = context
@@ -89,30 +93,40 @@ class Carrier:
 
     async def _open(self) -> bool:
         """Try the hosts in order, beginning with the one that worked or is next in line."""
-        endpoints, verdict = self.plan.endpoints, None
+        endpoints, verdicts = self.plan.endpoints, list[Verdict]()
         for step in range(len(endpoints)):
             position = (self._next + step) % len(endpoints)
             try:
                 async with self._context.opening():
                     self._session = await open_session(endpoints[position], self.plan.dialogue)
             except SessionFailed as failed:
-                verdict = self._refused(endpoints[position], failed)
-                if verdict.scope is Scope.ROUTE:
+                verdicts.append(self._refused(endpoints[position], failed))
+                if verdicts[-1].scope is Scope.ROUTE:
                     break
                 continue
             except TimeoutError:
                 silence = DeadlineExpired("greeting", SLOW_S)
-                verdict = self._refused(
-                    endpoints[position], SessionFailed("greeting", cause=silence)
+                verdicts.append(
+                    self._refused(endpoints[position], SessionFailed("greeting", cause=silence))
                 )
                 break
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
-            await self._report(good=True)
+            self._is_vouched_for = False
             return True
-        self.failure = verdict
-        if verdict is not None:
-            await self._report(good=False, verdict=verdict)
+        self.failure = _of_all(verdicts)
+        if self.failure is not None and not self.is_refused_for_good:
+            await self._report(good=False, verdict=self.failure)
         return False
+
+    @property
+    def is_refused_for_good(self) -> bool:
+        """Whether every host said that it takes no mail at all (521, 556; RFC 7504)."""
+        failure = self.failure
+        return (
+            failure is not None
+            and failure.severity is Severity.PERMANENT
+            and failure.scope is Scope.HOST
+        )
 
     def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
         verdict = classify_session_failure(
@@ -170,7 +184,7 @@ class Carrier:
         self._next = (self._next + 1) % len(self.plan.endpoints)
 
     async def heed(self, load: Load, verdicts: list[Verdict]) -> None:
-        """Let rest what the verdicts blame beyond the recipients."""
+        """Let rest what the verdicts blame beyond the recipients; else the connection is good."""
         for verdict in verdicts:
             if verdict.severity is Severity.SUCCESS or verdict.scope not in NOT_THE_RECIPIENT:
                 continue
@@ -182,6 +196,9 @@ class Carrier:
             elif verdict.severity is Severity.TRANSIENT or verdict.scope is not Scope.DOMAIN:
                 await self._park(load, verdict)
             return
+        if not self._is_vouched_for:
+            self._is_vouched_for = True
+            await self._report(good=True)
 
     async def _park(self, load: Load, verdict: Verdict) -> None:
         domain = verdict.scope is Scope.DOMAIN
@@ -201,23 +218,21 @@ class Carrier:
     async def _report(self, *, good: bool, verdict: Verdict | None = None) -> None:
         context, plan = self._context, self.plan
         alone = context.sessions_of(str(plan.lane)) <= 1
-        text = verdict.text if verdict is not None else ""
-        if verdict is not None and verdict.reply is not None:
-            text = f"{verdict.text}: {verdict.reply}"
-        reason = verdict.reason if verdict is not None else ""
         is_route = verdict is not None and verdict.scope is Scope.ROUTE
         breakers: tuple[tuple[str, bool, str, str], ...] = ()
-        if good:
+        if good and self._probing:
+            self._probing = False
             breakers = tuple((key, True, "", "") for key in context.breakers(plan))
-        elif is_route:
-            breakers = ((context.route_breaker(plan), False, reason, text),)
-        elif alone or (verdict is not None and verdict.scope in (Scope.SITE, Scope.PROVIDER)):
-            breakers = ((context.site_breaker(plan), False, reason, text),)
+        elif verdict is not None and (alone or verdict.scope in _BREAKING):
+            key = context.route_breaker(plan) if is_route else context.site_breaker(plan)
+            reply = f" ({verdict.reply})" if verdict.reply is not None else ""
+            breakers = ((key, False, verdict.reason, verdict.text + reply),)
         windows = tuple(
             (key, good, plan.shape.max_connections, initial)
             for key, initial in context.windows(plan).items()
             if not is_route
         )
+        text = verdict.text if verdict is not None else ""
         for key, word, until in await context.work.report(Report(windows, breakers)):
             _log.warning("site.breaker", key=key, state=word, until=until, text=text)
 
@@ -236,3 +251,9 @@ class Carrier:
         session = self._session
         polite = session is not None and session.is_usable and self._promised is None
         await self._drop(polite=polite)
+
+
+def _of_all(verdicts: list[Verdict]) -> Verdict | None:
+    """What the hosts' refusals come to: one that may pass outweighs those that will not."""
+    passing = [item for item in verdicts if item.severity is not Severity.PERMANENT]
+    return next(reversed(passing or verdicts), None)

@@ -106,13 +106,14 @@ class Context:
         return f"site:{self._source(plan)}:{plan.lane.site}"
 
     def route_breaker(self, plan: Plan) -> str:
+        """The breaker of a smarthost's account; a site that demands one we have none for rests."""
+        if not plan.lane.credentials:
+            return self.site_breaker(plan)
         return f"route:{plan.lane.site}:{plan.lane.credentials}"
 
     def breakers(self, plan: Plan) -> tuple[str, ...]:
         """The breakers that a session of the plan heeds."""
-        if plan.lane.credentials:
-            return (self.site_breaker(plan), self.route_breaker(plan))
-        return (self.site_breaker(plan),)
+        return tuple(dict.fromkeys((self.site_breaker(plan), self.route_breaker(plan))))
 
     def windows(self, plan: Plan) -> dict[str, int]:
         """The feedback window's key (provider where one matches, else site) and first size."""

@@ -34,6 +34,9 @@ _FAULT_OF_HOST = frozenset({Scope.CONNECTION, Scope.HOST})
 #: A permanent answer of these scopes is about us, not about the mail: never bounce the backlog.
 _FAULT_OF_OURS = frozenset({Scope.SOURCE, Scope.SENDER, Scope.ROUTE, Scope.PROVIDER, Scope.SITE})
 
+#: Our own faults would come again at once, without end: such mail waits by the schedule.
+_FAULTS_OF_RELAY = frozenset({"local_misuse", "internal_error"})
+
 _EVENT_OF = {
     State.DELIVERED: "recipient.delivered",
     State.FAILED: "recipient.failed",
@@ -98,7 +101,7 @@ def _outcome(
         return _make(message, recipient, verdict, facts, State.DELIVERED)
     if verdict.severity is Severity.PERMANENT and verdict.scope not in _FAULT_OF_OURS:
         return _make(message, recipient, verdict, facts, State.FAILED)
-    if verdict.scope in NOT_THE_RECIPIENT:
+    if verdict.scope in NOT_THE_RECIPIENT and verdict.reason not in _FAULTS_OF_RELAY:
         return _make(message, recipient, verdict, facts, State.READY)
     return _deferred(message, recipient, verdict, facts)
 
