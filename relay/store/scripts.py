@@ -5,6 +5,7 @@ they were made anew in every call, three quarters of what a call cost. Its name 
 its text, so that two versions of relay never share code; old ones are small and stay.
 """
 
+import asyncio
 import hashlib
 import re
 from importlib import resources
@@ -88,10 +89,10 @@ class Scripts:
                 raise ScriptMismatch(str(error).removeprefix("MISMATCH ")) from None
             raise
 
-    async def post(self, name: str, request: dict[str, Any]) -> None:
-        """Run a script whose reply does not matter; returns once the request has left us."""
+    async def post(self, name: str, request: dict[str, Any]) -> "asyncio.Future[Any]":
+        """Run a script; returns its reply to come, once the request has left us."""
         packed = pack({"schema": SCHEMA, **request})
-        await self._wire.post("FCALL", f"{self._library}_{name}", 1, self._meta, packed)
+        return await self._wire.post("FCALL", f"{self._library}_{name}", 1, self._meta, packed)
 
     async def _run(self, name: str, packed: bytes, blobs: tuple[bytes, ...]) -> Any:
         command = ("FCALL", f"{self._library}_{name}", 1, self._meta, packed, *blobs)

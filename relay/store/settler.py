@@ -23,6 +23,8 @@ LIMIT = 256
 #: Outcomes of one moment are committed together; longer waits would only add delay.
 GATHER_S = 0.002
 RETRY_S = 0.5
+#: A mark whose answer was lost is made again this soon, and so on.
+INSIST_S = 0.05
 
 _LETTER = {
     State.DELIVERED: "D",
@@ -82,6 +84,7 @@ class Settler:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._insisting: set[asyncio.Task[None]] = set()
 
     @property
     def unsettled(self) -> int:
@@ -99,9 +102,10 @@ class Settler:
                 await self._idle.wait()
         except TimeoutError:
             pass
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*self._insisting, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         return self.unsettled == 0
 
     async def settle(self, outcomes: Iterable[Outcome], reports: Iterable[Submission] = ()) -> None:
@@ -127,10 +131,26 @@ class Settler:
         try:
             if confirmed:
                 return bool(await self._work.store.scripts.call("mark", request) == len(marks))
-            await self._work.store.scripts.post("mark", request)
+            reply = await self._work.store.scripts.post("mark", request)
         except StoreError:
             return False
+        reply.add_done_callback(lambda answered: self._mark_again(request, answered))
         return True
+
+    def _mark_again(self, request: dict[str, Any], answered: "asyncio.Future[Any]") -> None:
+        """A mark that Redis lost when it died is made again, in case we die next."""
+        if not answered.cancelled() and answered.exception() is not None:
+            task = asyncio.create_task(self._insist(request), name="mark")
+            self._insisting.add(task)
+            task.add_done_callback(self._insisting.discard)
+
+    async def _insist(self, request: dict[str, Any]) -> None:
+        while True:
+            try:
+                await self._work.store.scripts.call("mark", request)
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(INSIST_S)
 
     async def _run(self) -> None:
         while True:

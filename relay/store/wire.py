@@ -202,11 +202,13 @@ class Wire:
             raise_reply_error(str(reply))
         return reply
 
-    async def post(self, *arguments: Any) -> None:
-        """One command whose reply nobody awaits; returns once the kernel has it."""
+    async def post(self, *arguments: Any) -> "asyncio.Future[Any]":
+        """One command whose reply need not be awaited; returns once the kernel has it."""
         connection = await self._ready()
-        connection.send(pack_command(arguments)).add_done_callback(_retrieved)
+        reply = connection.send(pack_command(arguments))
+        reply.add_done_callback(_retrieved)
         await connection.flushed()
+        return reply
 
     async def flushed(self) -> None:
         """Wait until every command so far has been handed to the kernel."""
