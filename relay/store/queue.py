@@ -73,7 +73,7 @@ class Store(Views):
         """
         await self._refuse_when_full()
         rows = rows_of(submission)
-        staged = len(rows) > ROWS_PER_CALL
+        staged, is_replay = len(rows) > ROWS_PER_CALL, False
         for first in range(1, len(rows) + 1, ROWS_PER_CALL):
             content = encode_content(submission.content) if first == 1 else b""
             request = accept_request(submission, rows[first - 1 : first - 1 + ROWS_PER_CALL], first)
@@ -83,9 +83,12 @@ class Store(Views):
             if word == "replay":
                 return await self._first_receipt(queue_id, submission)
             # "staging": the hand-over under the first id was broken off; it is finished under that.
+            is_replay = is_replay or word == "staging"
             submission = msgspec.structs.replace(submission, queue_id=queue_id)
         if staged:
             await self.commit(submission.queue_id)
+        if is_replay:
+            return await self._first_receipt(submission.queue_id, submission)
         addresses = (row[0] for row in rows)
         return _receipt(submission.queue_id, submission.message_id, addresses, "ready")
 

@@ -7,6 +7,7 @@ from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, ClaimedRecipient, Outcome, Submission
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
+from relay.store.codec import unpack
 from relay.store.queue import Store
 from relay.store.settler import Group, settle_item, settle_request
 from relay.store.work import Claim, Work
@@ -96,11 +97,12 @@ async def worker(store: Store, *, lease_s: float = LEASE_S) -> Work:
 
 
 async def shift(store: Store, seconds: float) -> None:
-    """Move the store's clock, be it stopped or not."""
+    """Move the store's clock, be it stopped or not, be there memory or not."""
     meta = store.p + "meta"
     stopped = await store.wire.call("HEXISTS", meta, "frozen_ms")
+    script = "#!lua flags=allow-oom\nreturn redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])"
     field = "frozen_ms" if stopped else "shift_ms"
-    await store.wire.call("HINCRBY", meta, field, int(seconds * 1000))
+    await store.wire.call("EVAL", script, 1, meta, field, int(seconds * 1000))
 
 
 async def tick(work: Work, **more: Any) -> list[str]:
@@ -144,3 +146,37 @@ async def event_types(store: Store, recipient_id: str = "") -> list[str]:
         for event in events
         if not recipient_id or event.data.get("recipient_id") == recipient_id
     ]
+
+
+async def everything(store: Store) -> dict[str, Any]:
+    """All keys and values of the store but for hints that only live for seconds."""
+    read: dict[bytes, tuple[Any, ...]] = {
+        b"string": ("GET",),
+        b"hash": ("HGETALL",),
+        b"list": ("LRANGE", 0, -1),
+        b"set": ("SMEMBERS",),
+        b"zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+        b"stream": ("XRANGE", "-", "+"),
+    }
+    found: dict[str, Any] = {}
+    for key in sorted(await store.wire.call("KEYS", store.p.replace("{", "?") + "*")):
+        name = key.decode().removeprefix(store.p)
+        if not name.startswith(("woken:", "ticker")):
+            command, *rest = read[await store.wire.call("TYPE", key)]
+            value = await store.wire.call(command, key, *rest)
+            if name.startswith("ro:"):
+                value = unpack(value)
+            elif command == "HGETALL":
+                value = dict(zip(value[::2], map(_plain, value[1::2]), strict=True))
+            found[name] = sorted(value) if command == "SMEMBERS" else value
+    return found
+
+
+def _plain(value: bytes) -> Any:
+    """A packed map as a map: the order in which it was packed means nothing."""
+    return unpack(value) if value and value[0] >> 4 == 8 else value
+
+
+async def stop_clock(store: Store) -> None:
+    """Let the store's clock stand, so that only `shift` moves it."""
+    await store.wire.call("HSET", store.p + "meta", "frozen_ms", 1_800_000_000_000)

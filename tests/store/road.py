@@ -5,7 +5,7 @@ in `sent`, as a receiver would count it.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from relay.model.state import State
 from relay.store.queue import Store
@@ -24,7 +24,7 @@ class Road:
         """Every destination has a site of its own."""
         return lane_of(destination)
 
-    async def steps(self) -> AsyncIterator[str]:
+    async def steps(self) -> AsyncGenerator[str, None]:
         """One round of work, a name after each call."""
         work = self.work
         for destination in await work.unrouted(50):
@@ -36,7 +36,7 @@ class Road:
             async for step in self._serve(lane):
                 yield step
 
-    async def _serve(self, lane: str) -> AsyncIterator[str]:
+    async def _serve(self, lane: str) -> AsyncGenerator[str, None]:
         work, token = self.work, self.work.new_token()
         ceilings = Ceilings(slots=(("all", 1000),), breakers=("site:" + lane,))
         taken = await work.take(lane, token, ceilings)
@@ -53,7 +53,7 @@ class Road:
         await work.release(lane, token, ceilings)
         yield "released"
 
-    async def _send(self, claim: Claim) -> AsyncIterator[str]:
+    async def _send(self, claim: Claim) -> AsyncGenerator[str, None]:
         marks = [
             f"{message.queue_id}.{item.number}:{item.attempt}"
             for message in claim.messages

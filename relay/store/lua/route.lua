@@ -19,8 +19,11 @@ if req.after == '' then
     redis.call('PEXPIRE', P .. 'ln:' .. req.lane, 2 * req.stale_ms)
   else
     route = route_of(d) or { lane = '', fresh = 0, stale = 0, fails = 0 }
-    route.fails = route.fails + 1
-    route['until'] = now + math.min(req.retry_ms * route.fails * route.fails, req.max_retry_ms)
+    -- Of look-ups side by side one failure counts.
+    if (route['until'] or 0) <= now then
+      route.fails = route.fails + 1
+      route['until'] = now + math.min(req.retry_ms * route.fails * route.fails, req.max_retry_ms)
+    end
     route.reason = req.reason
     route.text = req.text
   end
