@@ -26,8 +26,9 @@ local function follow_wish(q, id, n, m, rec)
   return wish ~= ''
 end
 -- A recipient whose holder died, or knows nothing of it. Its dot may have been sent: then the
--- policy of its class speaks (policies: t, b = policy).
-local function come_back(holder, rid, policies)
+-- policy of its class speaks (policies: t, b = policy). `unheard`: the server died with the holder,
+-- perhaps with marks that it had not read; policies other than retry wait for them before a dot.
+local function come_back(holder, rid, policies, unheard)
   local id, n = split_rid(rid)
   redis.call('SREM', P .. 'ic:' .. holder, rid)
   local m = load_message(id)
@@ -35,12 +36,14 @@ local function come_back(holder, rid, policies)
   if not rec or rec[STATE] ~= 'c' or rec[HOLDER] ~= holder then return end
   local q = queue_of(m, rec)
   local uncertain = redis.call('SISMEMBER', P .. 'is:' .. holder, rid .. ':' .. rec[ATTEMPT]) == 1
+    or unheard and policies[m[M_CLASS]] == 'retry'
   leave_state(q, rid, rec)
   count('counters', 'reclaimed', 1)
   local policy = uncertain and policies[m[M_CLASS]] or 'retry'
   if uncertain then
     rec[REASON] = 'uncertain'
-    rec[TEXT] = 'the attempt broke off after the final dot was sent, before the reply was recorded'
+    rec[TEXT] = unheard and 'the worker and Redis died together, perhaps after the final dot was sent'
+      or 'the attempt broke off after the final dot was sent, before the reply was recorded'
     emit_recipient('recipient.uncertain', id, n, m, rec, { policy = policy })
     count('counters', 'uncertain', 1)
   end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- What time brings: due recipients, parked queues, lanes and destinations, dead incarnations.
--- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms, keep (events), pools {…}, uncertain {t, b = policy}}.
+-- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms (a lease and 15 s), keep (events), pools {…}, uncertain {t, b = policy}}.
 -- Returns {'busy'} when another ticker acts, else {'ok', worked (items), next timer ms, due messages
 --   (deadlines), ids being committed, suspensions that are being put into force or ended}.
 -- Invariants: two tickers at once do no harm (each step is by itself); promoted recipients enter the
@@ -59,16 +59,19 @@ end
 settle_queues()
 
 -- From now on the lease cannot be revived: what it held is given to others.
-local BEING_RECLAIMED = -1
+local BEING_RECLAIMED, UNHEARD = -1, -2
 local function reclaim(holder, expiry)
+  expiry = tonumber(expiry)
+  -- It did not renew since the server restarted: they may have died together.
+  local unheard = expiry == UNHEARD or expiry > 0 and expiry - (req.grace_ms - 15000) < run_since()
   -- Score 0: it ended its lease itself, nothing was lost.
-  if tonumber(expiry) > 0 then
-    redis.call('ZADD', P .. 'incarnations', BEING_RECLAIMED, holder)
+  if expiry > 0 then
+    redis.call('ZADD', P .. 'incarnations', unheard and UNHEARD or BEING_RECLAIMED, holder)
     emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder }))
   end
   local rids = redis.call('SRANDMEMBER', P .. 'ic:' .. holder, math.max(budget, 1))
   table.sort(rids, function(a, b) return a > b end)  -- each goes to the front: the oldest comes last
-  for _, rid in ipairs(rids) do come_back(holder, rid, req.uncertain) end
+  for _, rid in ipairs(rids) do come_back(holder, rid, req.uncertain, unheard) end
   for _, entry in ipairs(redis.call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
   budget = budget - #rids
   worked = worked + #rids
