@@ -40,7 +40,7 @@ def succeeded(window: Window, *, busy: int, limit: int = LIMIT, initial: int = I
         feedback = 1 / size
         success += feedback
         while success + feedback / 2 >= 1:
-            size, success, failure = size + 1, success - 1, 0.0
+            size, success, failure = size + 1, max(success - 1, 0.0), 0.0
         size = min(size, limit)
     return Window(min(size, limit), success, failure, 0.0)
 

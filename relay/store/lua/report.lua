@@ -33,7 +33,7 @@ local function feed_window(key, good, limit, initial)
     if window < limit and window < redis.call('SCARD', P .. 'sl:' .. key) + initial then
       local g = 1 / window
       success = success + g
-      while success + g / 2 >= 1 do window = window + 1; success = success - 1; failure = 0 end
+      while success + g / 2 >= 1 do window = window + 1; success = math.max(success - 1, 0); failure = 0 end
     end
     window = math.min(window, limit)
     close(key)
