@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from relay.model.message import Submission
 from tests.support.ledger import balance, submit_all, until_all_ended
 from tests.support.system import UNSHAPED, System
 from tests.system.conftest import Start
@@ -39,7 +38,11 @@ async def test_kills_of_every_process_lose_nothing_and_hide_no_duplicate(
     by_smtp = [address(number) for number in range(BY_API, BY_API + BY_SMTP)]
     listener = asyncio.create_task(asyncio.to_thread(submit_by_smtp, port, by_smtp))
     for number in range(ROUNDS):
-        await one_round(system, submissions[number::ROUNDS], port)
+        kill = kill_at_once if number % 3 == 2 else kill_in_turn
+        submitting = asyncio.create_task(submit_all(system, submissions[number::ROUNDS]))
+        await asyncio.sleep(1)
+        await kill(system, port)
+        await submitting
     await listener
 
     await until_leased(system)
@@ -57,17 +60,26 @@ async def test_kills_of_every_process_lose_nothing_and_hide_no_duplicate(
     assert ledger.doubled <= ledger.uncertain | ledger.duplicates
 
 
-async def one_round(system: System, submissions: list[Submission], port: int) -> None:
-    """Mail goes in while a worker, the listener and Redis die one after the other."""
-    submitting = asyncio.create_task(submit_all(system, submissions))
-    await asyncio.sleep(1)
+async def kill_in_turn(system: System, port: int) -> None:
+    """A worker, the listener and Redis die one after the other."""
     system.kill_worker(system.workers.pop(0))
     system.start_worker()
     system.kill_door("smtpd")
     await asyncio.to_thread(system.start_smtpd, port)
     await asyncio.sleep(1)
     await asyncio.to_thread(system.redis.restart)
-    await submitting
+
+
+async def kill_at_once(system: System, port: int) -> None:
+    """Everything dies together, as when the machine loses its power."""
+    system.redis.kill()
+    for worker in system.workers:
+        system.kill_worker(worker)
+    system.kill_door("smtpd")
+    await asyncio.to_thread(system.redis.start)
+    system.workers = [system.start_worker(), system.start_worker()]
+    await asyncio.to_thread(system.start_smtpd, port)
+    await asyncio.sleep(1)
 
 
 async def until_leased(system: System) -> None:
