@@ -73,6 +73,7 @@ class RecipientRecord(msgspec.Struct, array_like=True):
     due_ms: float
     holder: str
     wish: str
+    answer: str = ""
 
 
 def message_record(submission: Submission) -> MessageRecord:

@@ -311,7 +311,7 @@ def rows_of(submission: Submission) -> list[list[str]]:
 
 def accept_request(submission: Submission, rows: list[list[str]], first: int) -> dict[str, object]:
     """What `add_message` of the scripts takes (see `lua/_accept.lua`)."""
-    event = {
+    event: dict[str, object] = {
         "queue_id": submission.queue_id,
         "message_id": submission.message_id,
         "reverse_path": str(submission.reverse_path or ""),
@@ -322,6 +322,10 @@ def accept_request(submission: Submission, rows: list[list[str]], first: int) ->
         "campaign": submission.campaign,
         "ingress": submission.ingress,
     }
+    if submission.tags:
+        event["tags"] = submission.tags
+    if submission.metadata:
+        event["metadata"] = submission.metadata
     return {
         "id": submission.queue_id,
         "m": pack_nested(message_record(submission)),

@@ -15,6 +15,7 @@ import structlog
 from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.model.message import Outcome, Submission
 from relay.model.state import State
+from relay.store.answer import TEXT_CHARACTERS, pack_answer
 from relay.store.codec import encode_content, pack_nested
 from relay.store.queue import accept_request, rows_of
 from relay.store.work import Work
@@ -36,8 +37,6 @@ _LETTER = {
 }
 #: Outcomes that end a recipient without delivery: what reports tell of.
 _ENDS = frozenset("FX")
-#: Kept of a reply in the recipient's record.
-_TEXT_CHARACTERS = 400
 
 _log = structlog.get_logger("relay.settler")
 
@@ -46,7 +45,9 @@ def settle_item(outcome: Outcome) -> list[Any]:
     """An outcome as settle.lua takes it."""
     verdict = outcome.verdict
     first, second = (*outcome.events, "", "")[:2]
-    text = str(verdict.reply) if verdict.reply is not None else verdict.text
+    reply, remote = verdict.reply, outcome.event.get("remote", {})
+    # A recipient that is given back keeps the answer it had, unless there is a new one.
+    is_answer = reply is not None or outcome.state is not State.READY
     return [
         outcome.queue_id,
         outcome.number,
@@ -55,12 +56,13 @@ def settle_item(outcome: Outcome) -> list[Any]:
         int(outcome.delay_s * 1000),
         outcome.advance,
         verdict.reason,
-        text[:_TEXT_CHARACTERS],
+        verdict.text[:TEXT_CHARACTERS] if reply is None else "",
         outcome.provider,
         first,
         pack_nested(outcome.event) if first else "",
         f"{verdict.severity}:{verdict.scope}",
         second,
+        pack_answer(remote, reply) if is_answer else "",
     ]
 
 

@@ -11,8 +11,10 @@ import msgspec
 
 from relay.model.errors import NotFound
 from relay.model.ids import accepted_at
+from relay.model.reply import Reply
 from relay.model.state import FINAL_STATES, State
 from relay.store import connect
+from relay.store.answer import Remote, unpack_answer
 from relay.store.codec import (
     MessageRecord,
     RecipientRecord,
@@ -21,6 +23,7 @@ from relay.store.codec import (
     decode_recipient,
     unpack,
 )
+from relay.store.events import StoredEvent, read_event
 from relay.store.keys import CLASS_OF_LETTER, prefix, split_queue_name
 from relay.store.waits import Wait, Waits
 from relay.store.wire import Wire
@@ -75,13 +78,18 @@ class Suspension(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipient; `text` says what happened last, `waiting` why it does not move."""
+    """One recipient; `text` says what happened last, `waiting` why it does not move.
+
+    `reply` and `remote` are of the last attempt: None where nobody answered, or was asked.
+    """
 
     id: str
     address: str
     status: str
     reason: str = ""
     text: str = ""
+    reply: Reply | None = None
+    remote: Remote | None = None
     attempt: int = 0
     step: int = 0
     next_attempt_at: float | None = None
@@ -163,16 +171,6 @@ def _address_fits(wanted: str, address: str) -> bool:
     return address.endswith(wanted) if wanted.startswith("@") else address == wanted
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
-    """An event of the outbox; `cursor` continues a read, `id` is the same if it is seen twice."""
-
-    cursor: str
-    id: str
-    type: str
-    timestamp: float
-    data: dict[str, Any]
-
-
 class Views:
     """The reading half of the store."""
 
@@ -219,12 +217,15 @@ class Views:
         destination = rec.destination or rec.address.rpartition("@")[2]
         queue = "|".join((m.class_letter, m.tenant, m.campaign, destination))
         due = rec.due_ms / 1000 if rec.due_ms else None
+        remote, reply = unpack_answer(rec.answer)
         return RecipientView(
             id=f"{queue_id}.{number}",
             address=rec.address,
             status=str(state),
             reason=rec.reason,
-            text=rec.text,
+            text=rec.text or str(reply or ""),
+            reply=reply,
+            remote=remote,
             attempt=rec.attempt,
             step=rec.step,
             next_attempt_at=due if state is State.DEFERRED else None,
@@ -375,12 +376,12 @@ class Views:
         reply = await self.wire.call(
             "XREAD", "COUNT", limit, *block, "STREAMS", self.p + "events", after
         )
-        return [_event(*entry) for entry in reply[0][1]] if reply else []
+        return [read_event(*entry) for entry in reply[0][1]] if reply else []
 
     async def latest_events(self, limit: int = 100) -> list[StoredEvent]:
         """The newest events, newest first."""
         reply = await self.wire.call("XREVRANGE", self.p + "events", "+", "-", "COUNT", limit)
-        return [_event(*entry) for entry in reply]
+        return [read_event(*entry) for entry in reply]
 
     async def counters(self) -> dict[str, Any]:
         """Counters of all workers since the store began, and the states now."""
@@ -419,18 +420,6 @@ def _match(letters: list[str]) -> QueueMatch:
         tenant=tenant,
         campaign=campaign,
         destination=destination,
-    )
-
-
-def _event(cursor: bytes, fields: list[bytes]) -> StoredEvent:
-    values = dict(zip(fields[::2], fields[1::2], strict=True))
-    milliseconds = int(cursor.split(b"-")[0])
-    return StoredEvent(
-        cursor.decode(),
-        values[b"i"].decode(),
-        values[b"t"].decode(),
-        milliseconds / 1000,
-        unpack(values[b"d"]),
     )
 
 

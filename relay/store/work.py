@@ -346,14 +346,30 @@ class Work:
             event = {
                 "recipient_id": f"{message.queue_id}.{item.number}",
                 "queue_id": message.queue_id,
+                "message_id": message.message_id,
                 "address": item.address,
+                "reverse_path": message.reverse_path,
+                "class": message.mail_class,
+                "tenant": message.tenant,
+                "campaign": message.campaign,
+                "tags": message.tags,
+                "metadata": message.metadata,
                 "attempt": item.attempt,
                 "reason": "unreadable",
                 "text": text,
+                "queued_at": message.created,
             }
             start = (message.queue_id, item.number, item.attempt, "h", 0, False)
             items.append(
-                [*start, "unreadable", text, "other", "recipient.held", pack_nested(event), "", ""]
+                [
+                    *start,
+                    "unreadable",
+                    text,
+                    "other",
+                    "recipient.held",
+                    pack_nested(event),
+                    *("",) * 3,
+                ]
             )
         request = {"holder": self.holder, "marks": [], "items": items, "reports": []}
         await self.store.scripts.call("settle", request)

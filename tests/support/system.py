@@ -26,8 +26,9 @@ from relay.settings.loader import load_settings
 from relay.settings.schema import Sink as SinkSettings
 from relay.sim.client import SinkClient
 from relay.sim.server import background_sink
+from relay.store.events import StoredEvent
 from relay.store.queue import Store
-from relay.store.views import MessageView, QueueMatch, QueueView, RecipientView, StoredEvent
+from relay.store.views import MessageView, QueueMatch, QueueView, RecipientView
 from relay.store.waits import Wait
 from tests.support import processes
 from tests.support.redis_server import RedisServer

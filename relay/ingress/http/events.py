@@ -17,8 +17,8 @@ from relay.ingress.http.filters import Query, duration_s, invalid
 from relay.ingress.http.openapi import answers
 from relay.ingress.http.shapes import EventShape, EventsShape
 from relay.model.errors import StoreUnavailable
+from relay.store.events import StoredEvent
 from relay.store.queue import Store
-from relay.store.views import StoredEvent
 
 _PAUSE_S = 0.1
 _PAGE = 500

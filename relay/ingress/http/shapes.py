@@ -10,8 +10,14 @@ import msgspec
 
 from relay.model.errors import Finding
 from relay.model.message import Receipt
-from relay.store.views import MessageView, QueueView, RecipientView, StoredEvent, Suspension
+from relay.model.reply import Reply
+from relay.store.answer import Remote
+from relay.store.events import StoredEvent
+from relay.store.views import MessageView, QueueView, RecipientView, Suspension
 from relay.store.waits import Wait
+
+#: Times in the data of events.
+_TIMES = frozenset({"queued_at", "next_attempt_at", "until"})
 
 
 def moment(epoch_s: float) -> datetime:
@@ -74,14 +80,47 @@ class WaitShape(msgspec.Struct, frozen=True):
         return cls(wait.kind, wait.reason, wait.text, moment_or_none(wait.until))
 
 
+class ReplyShape(msgspec.Struct, frozen=True):
+    """What a receiving server said, and to which command."""
+
+    code: int
+    enhanced: str | None
+    text: str
+    command: str
+
+    @classmethod
+    def of(cls, reply: Reply | None) -> "ReplyShape | None":
+        """From the value."""
+        if reply is None:
+            return None
+        return cls(reply.code, reply.enhanced, reply.text, reply.command)
+
+
+class RemoteShape(msgspec.Struct, frozen=True):
+    """The receiving server: its name and the address of the connection."""
+
+    host: str
+    ip: str
+
+    @classmethod
+    def of(cls, remote: Remote | None) -> "RemoteShape | None":
+        """From the store's view."""
+        return None if remote is None else cls(remote.host, remote.ip)
+
+
 class RecipientShape(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipient: where it is, what happened last, why it waits, when it is tried next."""
+    """One recipient: where it is, what happened last, why it waits, when it is tried next.
+
+    `reply` and `remote` are of the last attempt; null where nobody answered, or was asked.
+    """
 
     id: str
     address: str
     status: str
     reason: str
     text: str
+    reply: ReplyShape | None
+    remote: RemoteShape | None
     attempt: int
     step: int
     next_attempt_at: datetime | None
@@ -99,6 +138,8 @@ class RecipientShape(msgspec.Struct, frozen=True, kw_only=True):
             status=view.status,
             reason=view.reason,
             text=view.text,
+            reply=ReplyShape.of(view.reply),
+            remote=RemoteShape.of(view.remote),
             attempt=view.attempt,
             step=view.step,
             next_attempt_at=moment_or_none(view.next_attempt_at),
@@ -269,7 +310,11 @@ class EventShape(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, event: StoredEvent) -> "EventShape":
         """From the store's value."""
-        return cls(event.cursor, event.id, event.type, moment(event.timestamp), event.data)
+        data = {
+            name: moment_or_none(value or None) if name in _TIMES else value
+            for name, value in event.data.items()
+        }
+        return cls(event.cursor, event.id, event.type, moment(event.timestamp), data)
 
 
 class EventsShape(msgspec.Struct, frozen=True):

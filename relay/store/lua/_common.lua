@@ -21,13 +21,16 @@ end
 -- Recipient records: msgpack array, indices below; readers in Python: codec.RecipientRecord.
 local VERSION, STATE, ADDRESS, DESTINATION, STEP, CLAIMS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7
 local REASON, TEXT, DUE, HOLDER, WISH = 8, 9, 10, 11, 12
+-- What the last attempt met, one line (store/answer.py); absent before the first. TEXT is empty where
+-- the reply in it says all.
+local ANSWER = 13
 -- States: one letter in the record, the full word for users.
 local WORD = { s = 'staged', r = 'ready', d = 'deferred', h = 'held', c = 'claimed',
   D = 'delivered', F = 'failed', X = 'expired', C = 'cancelled', S = 'suppressed' }
 local FINAL = { D = true, F = true, X = true, C = true, S = true }
 
 -- Message records: msgpack array in field `m` of the message's hash; codec.MessageRecord.
-local M_REVERSE, M_TENANT, M_CLASS, M_CAMPAIGN = 2, 3, 4, 5
+local M_REVERSE, M_TENANT, M_CLASS, M_CAMPAIGN, M_LABELS, M_MESSAGE_ID = 2, 3, 4, 5, 6, 7
 local M_CREATED, M_EXPIRES, M_NOTICE, M_SIZE, M_COUNT, M_INGRESS = 8, 9, 10, 11, 12, 14
 
 local function message_key(id) return P .. 'm:' .. id end
@@ -62,6 +65,13 @@ end
 local function destination_of(rec)
   if rec[DESTINATION] ~= '' then return rec[DESTINATION] end
   return string.match(rec[ADDRESS], '@([^@]*)$') or ''
+end
+-- What happened last, for people: the sentence of the record, else the last reply.
+local function said(rec)
+  if rec[TEXT] ~= '' then return rec[TEXT] end
+  local code, enhanced, text = string.match(rec[ANSWER] or '', '^%S+ %S+ %S+ (%d+) (%S+) (.*)$')
+  if not code then return '' end
+  return code .. (enhanced == '-' and '' or ' ' .. enhanced) .. (text == '' and '' or ' ' .. text)
 end
 local function queue_of(m, rec)
   return m[M_CLASS] .. '|' .. m[M_TENANT] .. '|' .. m[M_CAMPAIGN] .. '|' .. destination_of(rec)
@@ -105,9 +115,12 @@ end
 local function emit(type, id, payload)
   redis.call('XADD', P .. 'events', '*', 't', type, 'i', id, 'd', payload)
 end
+-- As the records have it; readers get it in words (store/events.py).
 local function recipient_data(id, n, m, rec, extra)
   local data = { recipient_id = id .. '.' .. n, queue_id = id, address = rec[ADDRESS],
-    attempt = rec[ATTEMPT], reason = rec[REASON], campaign = m[M_CAMPAIGN], tenant = m[M_TENANT] }
+    attempt = rec[ATTEMPT], reason = rec[REASON], text = rec[TEXT], reverse_path = m[M_REVERSE],
+    message_id = m[M_MESSAGE_ID], class = m[M_CLASS], campaign = m[M_CAMPAIGN], tenant = m[M_TENANT],
+    labels = m[M_LABELS], created_ms = m[M_CREATED] }
   for key, value in pairs(extra or {}) do data[key] = value end
   return cmsgpack.pack(data)
 end

@@ -52,12 +52,13 @@ for i, n in ipairs(req.named) do
   if due == 'expiry' then
     if rec[STATE] == 's' then count_state('s', -1)
     else leave_state(queue_of(m, rec), req.id .. '.' .. n, rec) end
-    local text = rec[TEXT] ~= '' and rec[TEXT] or 'no attempt could be made in time'
+    local text = said(rec)
+    if text == '' then text = 'no attempt could be made in time' end
     finish(queue_of(m, rec), req.id, n, m, rec, 'X', rec[REASON] ~= '' and rec[REASON] or 'expired', text)
     count_outcome('expired', 'none')
-    emit_recipient('recipient.expired', req.id, n, m, rec, { text = text })
+    emit_recipient('recipient.expired', req.id, n, m, rec, { text = text, answer = rec[ANSWER] })
   else
-    emit_recipient('recipient.delayed', req.id, n, m, rec, { text = rec[TEXT] })
+    emit_recipient('recipient.delayed', req.id, n, m, rec, { text = said(rec), answer = rec[ANSWER] })
   end
 end
 if following == 0 then

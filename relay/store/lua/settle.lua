@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Record what attempts came to, each item by itself, and the marks of dots about to be sent.
 -- KEYS: [1] meta. ARGV: [1] {holder, marks {'<rid>:<attempt>'…}, items {{id, n, attempt, kind, delay_ms,
---   advance, reason, text, provider, event type, event (packed), severity:scope, second event type}…}, reports {…}};
+--   advance, reason, text, provider, event type, event (packed), severity:scope, second event type,
+--   answer (store/answer.py; '': as it was)}…}, reports {…}};
 --   [2…] the contents of the reports (DSNs to be queued); `about` of a report: the items that it tells of,
 --   it is queued with the first of them that applies.
 --   kind: D delivered, F failed, X expired, d deferred, r given back, h held.
@@ -16,6 +17,7 @@ local function apply(item, m, rec)
   local rid, q = id .. '.' .. n, queue_of(m, rec)
   leave_state(q, rid, rec)
   rec[CLAIMS] = 0
+  if item[14] ~= '' then rec[ANSWER] = item[14] end
   if FINAL[kind] then
     finish(q, id, n, m, rec, kind, item[7], item[8])
     count_outcome(WORD[kind], item[9])
@@ -54,7 +56,8 @@ local function settle(item)
   end
   if kind == 'D' then
     emit('recipient.duplicate', id .. '.' .. n .. ':' .. attempt .. ':recipient.duplicate',
-      recipient_data(id, n, m, rec, { late_attempt = attempt }))
+      recipient_data(id, n, m, rec, { late_attempt = attempt,
+        text = 'an attempt that had been given up for lost delivered it' }))
     count('counters', 'duplicates', 1)
   end
   return 'fenced'

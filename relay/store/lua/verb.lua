@@ -13,7 +13,7 @@ local function end_it(q, id, n, rec, state, outcome)
   if rec[STATE] == 's' then count_state('s', -1) else leave_state(q, id .. '.' .. n, rec) end
   finish(q, id, n, m, rec, state, req.reason, req.text)
   count_outcome(outcome, 'none')
-  emit_recipient('recipient.' .. outcome, id, n, m, rec, { text = req.text, actor = req.actor })
+  emit_recipient('recipient.' .. outcome, id, n, m, rec, { actor = req.actor })
 end
 local function revoke(rec, n, wish)
   if rec[WISH] == wish then return false end
@@ -36,7 +36,7 @@ local verbs = {
     leave_state(q, req.id .. '.' .. n, rec)
     enter_held(q, req.id .. '.' .. n, rec, req.reason, req.text)
     save_recipient(req.id, n, rec)
-    emit_recipient('recipient.held', req.id, n, m, rec, { text = req.text, actor = req.actor })
+    emit_recipient('recipient.held', req.id, n, m, rec, { actor = req.actor })
     return true
   end,
   release = function(q, n, rec)
