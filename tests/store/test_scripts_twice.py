@@ -13,6 +13,7 @@ from relay.model.state import State
 from relay.store.audit import audit
 from relay.store.codec import encode_content
 from relay.store.queue import Store, accept_request, rows_of
+from relay.store.scripts import NAMES
 from relay.store.settler import Group, settle_item, settle_request
 from relay.store.work import Ceilings, Rate, Work
 from tests.store import mail
@@ -24,6 +25,7 @@ ONE = "0000000000000000000A"
 CEILINGS = Ceilings(
     slots=(("key", 5),), rates=(Rate("rate", 1.0, 5),), windows={"key": 5}, breakers=("site",)
 )
+NOT_MEANT_TO_BE_REPEATED = {"claim", "report"}
 Call = tuple[str, dict[str, Any], tuple[bytes, ...]]
 
 
@@ -155,6 +157,12 @@ CALLS: dict[str, Callable[[Work], Call]] = {
     "park_lane": lambda w: suspend_call("park", lane=LANE, for_ms=5000, reason="r", text="t"),
     "flush": lambda w: suspend_call("flush", limit=500),
 }
+
+
+async def test_no_script_is_left_out(store: Store) -> None:
+    work = await prepared(store)
+    called = {call(work)[0] for call in CALLS.values()}
+    assert called | NOT_MEANT_TO_BE_REPEATED == set(NAMES)
 
 
 @pytest.mark.parametrize("name", CALLS)

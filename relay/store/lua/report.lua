@@ -3,11 +3,12 @@
 -- KEYS: [1] meta. ARGV: [1] {windows {{key, good, limit, initial}…}, breakers {{key, good, reason, text}…},
 --   base_ms, cap_ms, threshold}.
 -- Returns list of {key, 'open'|'closed', until ms} for the breakers that changed.
--- The window is that of policy/window.py (Postfix's qmgr_queue.c with feedback 1/N both ways and failure
--- cohorts of 10); `busy` are the slots of its key now. Where it dies, the breaker of its key opens and
--- it begins as new. A breaker opens for base * n^2 at its n-th opening in a row, capped, once
--- `threshold` failures came in a row; what fails while it is open was begun before and counts no more.
--- Bound: O(keys of the request).
+-- Invariants: the window is that of policy/window.py (Postfix's qmgr_queue.c with feedback 1/N both ways
+--   and failure cohorts of 10); `busy` are the slots of its key now. Where it dies, the breaker of its key
+--   opens and it begins as new. A breaker opens for base * n^2 at its n-th opening in a row, capped, once
+--   `threshold` failures came in a row; what fails while it is open was begun before and counts no more.
+--   Run twice it counts twice: the one script that is no statement of fact, so nobody repeats it.
+-- Bound: O(keys of the request), at most 8.
 local COHORTS = 10
 local changes = {}
 local function close(key)
