@@ -97,6 +97,8 @@ async def send(load: Load, loads: deque[Load], carrier: Carrier, context: Contex
         remote=carrier.remote,
         tls=carrier.tls,
         timings=result.timings,
+        session_id=carrier.session_id,
+        connect_s=carrier.connect_s,
         dialogue="" if all(v.severity is Severity.SUCCESS for v in verdicts) else result.dialogue,
         has_other_host=carrier.has_other_host(load),
     )

@@ -15,6 +15,7 @@ from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
 from relay.model.errors import DeadlineExpired, LeaseLost
+from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_session_failure
 from relay.store.views import QueueMatch
@@ -54,6 +55,9 @@ class Carrier:
         self._is_vouched_for = False
         self.pace = Pace()
         self.failure: Verdict | None = None
+        #: Of the present connection in the log, and what it took where it has carried one load.
+        self.session_id = ""
+        self.connect_s = 0.0
         self._context = context
         self._session: Session | None = None
         self._endpoint: Endpoint | None = None
@@ -112,6 +116,7 @@ class Carrier:
                 break
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
             self._is_vouched_for = False
+            self.session_id = self._context.new_session_id()
             return True
         self.failure = _of_all(verdicts)
         if self.failure is not None and not self.is_refused_for_good:
@@ -152,6 +157,7 @@ class Carrier:
         assert self._session is not None and self._endpoint is not None
         context = self._context
         began = time.monotonic()
+        self.connect_s = sum(self._session.timings.values()) if self._sent == 0 else 0.0
         announced = following.transaction if following is not None else None
         if self._sent + 2 > self.plan.shape.mails_per_connection:
             announced = None
@@ -234,7 +240,7 @@ class Carrier:
         )
         text = verdict.text if verdict is not None else ""
         for key, word, until in await context.work.report(Report(windows, breakers)):
-            _log.warning("site.breaker", key=key, state=word, until=until, text=text)
+            _log.warning("site.breaker", key=key, state=word, until=rfc3339(until), text=text)
 
     async def _drop(self, *, polite: bool) -> None:
         session, self._session = self._session, None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from itertools import count
 from random import Random
 from typing import Any, Protocol
 
@@ -70,6 +71,7 @@ class Context:
         self._lease = lease
         self._lanes = lanes
         self._octets = 0
+        self._sessions = count(1)
         self._plans: dict[str, tuple[float, Plan | Unroutable]] = {}
 
     # -- plans and ceilings ------------------------------------------------------------------
@@ -150,6 +152,10 @@ class Context:
     @property
     def is_draining(self) -> bool:
         return self._lanes.is_draining
+
+    def new_session_id(self) -> str:
+        """What a connection is called in the log."""
+        return f"{self.work.holder}:{next(self._sessions)}"
 
     def sessions_of(self, lane: str) -> int:
         """Sessions of this process on a lane."""

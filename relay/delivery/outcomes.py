@@ -56,7 +56,11 @@ class RetryRules(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an event tells besides the verdict; `has_other_host` decides fail-over."""
+    """What an event tells besides the verdict; `has_other_host` decides fail-over.
+
+    `timings`: seconds by phase of the transaction; `connect_s`: what opening its session took,
+    where it was the first one on it; `session_id` names that session in the log.
+    """
 
     now: float
     rules: RetryRules
@@ -68,6 +72,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, float]
     dialogue: str
     has_other_host: bool
+    session_id: str = ""
+    connect_s: float = 0.0
 
 
 def conclude(
@@ -159,6 +165,7 @@ def _make(
         provider=facts.provider or "other",
         events=(_EVENT_OF[state],) if is_event else (),
         event=_event(message, recipient, verdict, facts, state, delay_s) if is_event else {},
+        told=_told(message, recipient, facts) if is_event else {},
     )
 
 
@@ -192,7 +199,7 @@ def _event(
         "remote": facts.remote | {"site": facts.site},
         "source": facts.source,
         "tls": facts.tls,
-        "delays": facts.timings | {"in_queue": round(facts.now - message.created, 3)},
+        "delays": facts.timings | {"in_queue": round(_in_queue_s(message, facts), 3)},
         "queued_at": message.created,
     }
     if reply is not None:
@@ -207,6 +214,27 @@ def _event(
     if state is not State.DELIVERED:
         data["dialogue"] = facts.dialogue
     return data
+
+
+def _in_queue_s(message: ClaimedMessage, facts: Facts) -> float:
+    """Seconds from its acceptance until this attempt began, earlier attempts included."""
+    spent_s = facts.connect_s + sum(facts.timings.values())
+    return max(0.0, facts.now - message.created - spent_s)
+
+
+def _told(message: ClaimedMessage, recipient: ClaimedRecipient, facts: Facts) -> dict[str, Any]:
+    """The log's own fields (operators' notes §2.4), times in seconds."""
+    return {
+        "domain": recipient.address.rpartition("@")[2],
+        "size_octets": message.size,
+        "session_id": facts.session_id,
+        "delay_s": round(facts.now - message.created, 3),
+        "delays": {
+            "in_queue": round(_in_queue_s(message, facts), 3),
+            "connect": round(facts.connect_s, 4),
+            "transmit": round(sum(facts.timings.values()), 4),
+        },
+    }
 
 
 def ready_again(loads: Iterable[Load], verdict: Verdict) -> list[Outcome]:

@@ -95,7 +95,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` is delivered, failed, expired, deferred, held, or ready (given back: costs no step).
     `delay_s`: deferred: until the next attempt. `advance`: whether the step moves. `events`: the
-    types to record, at most two, all with the payload `event`.
+    types to record, at most two, all with the payload `event`. `told`: what only the log tells.
     """
 
     queue_id: str
@@ -108,3 +108,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     provider: str = "other"
     events: tuple[str, ...] = ()
     event: dict[str, Any] = {}
+    told: dict[str, Any] = {}

@@ -6,6 +6,7 @@ wrong with the text and shows a correct one.
 
 import math
 import re
+from datetime import UTC, datetime
 
 _SECONDS = {
     "ms": 0.001,
@@ -104,3 +105,9 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def rfc3339(epoch_s: float) -> str:
+    """An epoch time as the log shows it: RFC 3339, UTC, milliseconds."""
+    text = datetime.fromtimestamp(round(epoch_s, 3), UTC).isoformat(timespec="milliseconds")
+    return f"{text[:-6]}Z"

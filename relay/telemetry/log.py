@@ -206,17 +206,33 @@ def _clean_text(name: str, text: str) -> str:
 
 def _human_line(level: str, event: str, fields: dict[str, Any]) -> bytes:
     trace = fields.pop("traceback", "")
-    parts = [
-        time.strftime("%H:%M:%S"),
-        f"{level:<7}",
-        _escaped(str(event)),
-        *(f"{name}={_shown(value)}" for name, value in fields.items()),
-    ]
-    line = " ".join(parts)
+    is_attempt = "forward_path" in fields and "attempt" in fields
+    said = _attempt(fields) if is_attempt else _named(fields)
+    line = f"{time.strftime('%H:%M:%S')} {level:<7} {_escaped(str(event))} {said}".rstrip()
     if trace:
         line += "".join(f"\n    {_escaped(row)}" for row in trace.splitlines())
     colour = _COLOURS.get(level, "") if _output.has_colour else ""
     return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode()
+
+
+def _named(fields: dict[str, Any]) -> str:
+    """The fields that say something, by name."""
+    told = ((name, value) for name, value in fields.items() if value not in ("", None, [], {}))
+    return " ".join(f"{name}={_shown(value)}" for name, value in told)
+
+
+def _attempt(fields: dict[str, Any]) -> str:
+    """What became of a recipient, for people: who, where, what was said, when it is tried again."""
+    host = fields.get("mx_host")
+    where = f" at {host} [{fields.get('mx_ip')}]" if host else ""
+    reply = (fields.get(name) for name in ("reply_code", "reply_enhanced", "reply_text"))
+    said = " ".join(str(part) for part in reply if part) or str(fields.get("text", ""))
+    about = [str(fields.get("recipient_id", "")), f"attempt {fields['attempt']}"]
+    if fields.get("delay_s") is not None:
+        about.append(f"after {fields['delay_s']:g} s")
+    if fields.get("next_attempt_at"):
+        about.append(f"next {fields['next_attempt_at']}")
+    return _escaped(f"{fields['forward_path']}{where}: {said} ({', '.join(about)})")
 
 
 def _shown(value: Any) -> str:

@@ -64,6 +64,28 @@ def test_log_escapes_what_acts_on_a_terminal(human: bool) -> None:
     assert "31m" in line
 
 
+def test_log_for_people_leaves_out_what_is_empty() -> None:
+    (line,) = lines_of(Settings(), lambda log: log.info("x.y", a="", b=None, c=0), human=True)
+    assert line.split()[2:] == ["x.y", "c=0"]
+
+
+def test_log_for_people_tells_an_attempt_in_one_sentence() -> None:
+    fields = {"mx_host": "mx.shop.test", "mx_ip": "192.0.2.1", "reply_code": 451, "attempt": 2}
+    said = {"reply_enhanced": "4.3.0", "reply_text": "later\x1b", "recipient_id": "ID.1"}
+    late = {"delay_s": 61.5, "next_attempt_at": "2026-10-02T09:14:07.120Z"}
+    (line,) = lines_of(
+        Settings(),
+        lambda log: log.info(
+            "recipient.deferred", forward_path="ann@shop.test", **fields, **said, **late
+        ),
+        human=True,
+    )
+    assert line.partition(" recipient.deferred ")[2] == (
+        "ann@shop.test at mx.shop.test [192.0.2.1]: 451 4.3.0 later\\u001b "
+        "(ID.1, attempt 2, after 61.5 s, next 2026-10-02T09:14:07.120Z)"
+    )
+
+
 @pytest.mark.parametrize("name", ["password", "smtp_password", "authorization", "api_key", "token"])
 def test_log_strikes_out_fields_named_like_secrets(name: str) -> None:
     assert only_line(Settings(), lambda log: log.info("x", **{name: "hunter2"}))[name] == "***"
