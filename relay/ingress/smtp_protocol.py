@@ -54,6 +54,7 @@ class SmtpProtocol(SMTP):
         self._replies = bytearray()
         self._deadline = float("inf")
         self._timer: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._is_busy = False
 
     def __dir__(self) -> list[str]:
@@ -92,7 +93,8 @@ class SmtpProtocol(SMTP):
         self.write_replies()
         if self.transport is not None:
             self.transport.close()
-            self.loop.call_later(_LINGER_S, self.abandon)
+        if self.transport is not None and self._linger is None:
+            self._linger = self.loop.call_later(_LINGER_S, self.abandon)
 
     def abandon(self) -> None:
         """Cut the connection: the client does not read its last reply, or time is up."""
@@ -200,8 +202,9 @@ class SmtpProtocol(SMTP):
         return self.session is None or self.session.ssl is None
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._linger):
+            if timer is not None:
+                timer.cancel()
         if self._original_transport is not None:
             self._original_transport.close()
         super(SMTP, self).connection_lost(error)

@@ -70,7 +70,7 @@ def parse_size_octets(text: str) -> int:
     factor = _OCTETS.get(match[2])
     if factor is None:
         raise ValueError(f"{text!r} has the unknown unit {match[2]!r}; write for example '25 MiB'")
-    return int(_finite(float(match[1]), text) * factor)
+    return int(_finite(float(match[1]) * factor, text))
 
 
 def parse_rate_per_s(text: str) -> float:

@@ -11,7 +11,7 @@ Rules of this file
 """
 
 import re
-import tomllib
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from relay.model.reply import Reply
 from relay.model.verdict import Scope
 from relay.policy.reasons import SENTENCES, nearest
 from relay.policy.statuses import is_specific
+from relay.settings.toml import parse_toml
 
 _ADDRESS = re.compile(r"[^\s<>]+@[^\s<>]+")
 _CODE = re.compile(r"[45](?:\d\d|\dz|yz)")
@@ -116,10 +117,7 @@ NO_RULES = Rules()
 
 def load_rules(text: str, *, file: str = "replies.toml") -> Rules:
     """Rules of a TOML text; ConfigError names the file, the rule, the key and the fix."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    document = parse_toml(text, file=file)
     for key in document:
         if key != "rules":
             raise ConfigError(f"{file}: unknown key '{key}'{nearest(key, ['rules'])}")
@@ -169,8 +167,13 @@ def _alternatives(
 
 def _pattern(text: str, where: str) -> re.Pattern[str] | None:
     try:
-        return re.compile(text, re.IGNORECASE) if text else None
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
+            return re.compile(text, re.IGNORECASE) if text else None
+    except FutureWarning as doubt:
+        fault = f"text is ambiguous: {doubt}; write \\[ for the character ["
+        raise ConfigError(f"{where}: {fault}") from None
+    except (re.error, RecursionError, OverflowError) as error:
         raise ConfigError(f"{where}: text is not a regular expression: {error}") from None
 
 

@@ -5,7 +5,6 @@ belongs to that provider. A provider claims a site only when all of its MX names
 domain with a foreign backup MX is nobody's.
 """
 
-import tomllib
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +15,7 @@ from relay.model.units import parse_rate_per_s
 from relay.policy.mx import host_name
 from relay.policy.reasons import nearest
 from relay.settings.schema import TlsPolicy
+from relay.settings.toml import parse_toml
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +80,7 @@ _KEYS = [*_COUNTS, *_RATES, "tls"]
 
 def load_shaping(text: str, *, file: str = "shaping.toml") -> Shaping:
     """Shaping of a TOML text; ConfigError names the file, the table, the key and the fix."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    document = parse_toml(text, file=file)
     for key in document:
         if key not in ("default", "provider"):
             hint = nearest(key, ["default", "provider"]) or (

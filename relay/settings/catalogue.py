@@ -4,7 +4,6 @@ Derived from the types of `schema.py`; nothing is listed twice.
 """
 
 import enum
-import math
 import types
 import typing
 from functools import cache
@@ -15,6 +14,9 @@ import msgspec
 from relay.model.units import format_duration
 from relay.settings.kinds import KINDS, Kind
 from relay.settings.schema import Route, Section, Settings
+
+#: Larger than any quantity of ours, and what Redis and the kernel can take.
+_LARGEST = 2**63 - 1
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -88,9 +90,9 @@ class Form(msgspec.Struct, frozen=True):
         return ""
 
     def admits(self, number: float) -> bool:
-        """Whether a number is finite and within the bounds."""
+        """Whether a number is one that the machine can count to, and within the bounds."""
         return (
-            math.isfinite(number)
+            abs(number) <= _LARGEST  # which is also not true of NaN
             and (self.lowest is None or number >= self.lowest)
             and (self.above is None or number > self.above)
             and (self.highest is None or number <= self.highest)

@@ -1,13 +1,13 @@
 """Reads the configuration file: TOML, each value with the line where it stands."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from relay.model.errors import ConfigError
 from relay.settings.catalogue import route_settings, sections
 from relay.settings.schema import Route
+from relay.settings.toml import parse_toml
 from relay.settings.values import Found, known_section, read_value, refuse_key
 
 
@@ -34,16 +34,11 @@ def read_document(path: Path, found: Found) -> tuple[Route, ...]:
 def _parse(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        where = f"{path}:{place[1]}" if place else str(path)
-        reason = str(error)[: place.start()] if place else str(error)
-        raise ConfigError(f"{where}: is not TOML: {reason[:1].lower()}{reason[1:]}") from None
+    return text, parse_toml(text, file=str(path))
 
 
 def _read_routes(tables: Any, lines: "_Lines") -> tuple[Route, ...]:

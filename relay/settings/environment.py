@@ -67,7 +67,7 @@ def _read_secret(variable: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{variable}: the file {path} cannot be read: {reason}") from None
+        raise ConfigError(f"{variable}: the file {path[:200]} cannot be read: {reason}") from None
 
 
 def _refuse_variable(variable: str, known: Mapping[str, Setting]) -> None:

@@ -99,5 +99,13 @@ def _check_together(loaded: Loaded) -> None:
         raise ConfigError(f"{loaded.origin('dns.min_ttl')}: dns.min_ttl: {fault}")
     for key in sections()["files"]:
         path = getattr(settings.files, key)
-        if path and not Path(path).is_file():
-            raise ConfigError(f"{loaded.origin(f'files.{key}')}: files.{key}: no such file: {path}")
+        if path and not _is_file(path):
+            place = f"{loaded.origin(f'files.{key}')}: files.{key}"
+            raise ConfigError(f"{place}: no such file: {path[:200]}")
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # such as a name that is too long
+        return False

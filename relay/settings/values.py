@@ -113,5 +113,8 @@ def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
 
 
 def _shown(raw: Any) -> str:
+    """The value in short; several lines are a lost quotation mark and may hold a secret."""
     text = f"a {type(raw).__name__}" if isinstance(raw, dict) else repr(raw)
+    if r"\n" in text:
+        return "a text of several lines"
     return text if len(text) <= 60 else text[:59] + "…"

@@ -145,6 +145,8 @@ def test_fault_is_named_by_field_and_nothing_is_queued(
 def test_misspelt_field_is_told_what_was_meant(api: httpx.Client) -> None:
     problem = send(api, subjet="x").json()
     assert problem["errors"][0]["fix"] == "did you mean subject?"
+    problem = api.post("/v1/messages", json={**SEND, "": "x"}).json()
+    assert problem["errors"][0]["field"] == '""'
     problem = api.get("/v1/messages", params={"domian": "x"}).json()
     assert problem["errors"][0]["fix"] == "did you mean domain?"
 

@@ -126,7 +126,7 @@ _GOOD = 'scope = "host"\nreason = "congested"\ncode = "421"\n'
     [
         ("rules = 5", r"write every rule as its own \[\[rules\]\] table"),
         ("[[rule]]\n" + _GOOD, r"unknown key 'rule'; did you mean 'rules'\?"),
-        ("nonsense", "not valid TOML"),
+        ("nonsense", "is not TOML"),
         ("[[rules]]\n" + _GOOD + 'provder = "google"', "did you mean 'provider'"),
         ("[[rules]]\n" + _GOOD.replace("congested", "congestd"), "did you mean 'congested'"),
         ("[[rules]]\n" + _GOOD.replace('"host"', '"hosts"'), "rule 1 .*Invalid enum value 'hosts'"),
@@ -134,6 +134,7 @@ _GOOD = 'scope = "host"\nreason = "congested"\ncode = "421"\n'
         ("[[rules]]\n" + _GOOD + 'enhanced = "7.26"', "enhanced: '7.26' is no such code"),
         ("[[rules]]\n" + _GOOD + 'command = "RCTP"', "did you mean 'RCPT'"),
         ("[[rules]]\n" + _GOOD + 'text = "("', "not a regular expression"),
+        ("[[rules]]\n" + _GOOD + 'text = "[[abc]"', r"text is ambiguous: .*; write \\\[ for"),
         ("[[rules]]\n" + _GOOD.replace('code = "421"\n', ""), "name a code"),
         ("[[rules]]\n" + _GOOD + "[[rules]]\nreason = 5", "rule 2"),
     ],

@@ -90,7 +90,7 @@ _MATCH = '[provider.x]\nmatch = [{mx_suffix = ".x.example"}]\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nonsense", "not valid TOML"),
+        ("nonsense", "is not TOML"),
         ("[defaults]", r"unknown table \[defaults\]; did you mean 'default'"),
         ('["orange.fr"]', r"domain_suffix = \"orange.fr\""),
         (

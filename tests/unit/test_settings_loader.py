@@ -118,6 +118,11 @@ def test_settings_secret_never_shows_in_a_fault(tmp_path: Path) -> None:
     assert "hunter2" not in fault(tmp_path, text)
 
 
+def test_settings_secret_behind_a_lost_quotation_mark_never_shows(tmp_path: Path) -> None:
+    text = """[http]\nlisten = '''\nkeys = ["hunter2"]\nx = '''"""
+    assert "a text of several lines does not fit" in fault(tmp_path, text)
+
+
 def test_settings_smarthost_over_lmtp_is_refused_when_it_is_read(tmp_path: Path) -> None:
     sentence = "lmtp:// is not supported yet; use smtp:// or smtps://"
     url = "lmtp://u:hunter2@host"
@@ -183,6 +188,28 @@ def test_settings_smarthost_over_lmtp_is_refused_when_it_is_read(tmp_path: Path)
         (
             "[files]\nshaping = 'other.toml'\n",
             "relay.toml:2: files.shaping: no such file: other.toml",
+        ),
+        (
+            f"[files]\nshaping = '/{'x' * 300}'\n",
+            f"relay.toml:2: files.shaping: no such file: /{'x' * 199}",
+        ),
+        (
+            f"[smtp]\nmax_errors = {'9' * 40}\n",
+            f"relay.toml:2: smtp.max_errors: {'9' * 40} does not fit: expected a whole number, "
+            "1 or more",
+        ),
+        (
+            f"[limits]\nmessage_size = '{'9' * 305} GiB'\n",
+            f"relay.toml:2: limits.message_size: '{'9' * 58}… does not fit: expected a size such "
+            'as "25 MiB" above 0',
+        ),
+        (
+            f"x = {'[' * 5000}{']' * 5000}\n",
+            "relay.toml: is not TOML that we read: nested too deeply",
+        ),
+        (
+            f"x = {'9' * 5000}\n",
+            "relay.toml: is not TOML that we read: a number is too long",
         ),
     ],
 )

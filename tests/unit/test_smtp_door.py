@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -580,6 +582,21 @@ async def test_flood_of_idle_commands_ends_the_session(door: Door) -> None:
         replies = [await client.reply() for _ in range(101)]
         assert replies[99] == "250 2.0.0 OK"
         assert replies[100].startswith("421 4.7.0")
+
+
+async def test_session_whose_client_is_gone_takes_no_memory(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that come and go by the thousand must not pile up while they linger."""
+    monkeypatch.setattr("relay.ingress.smtp_protocol._LINGER_S", 3600.0)
+    async with door.client() as client:
+        (session,) = map(weakref.ref, door.listener._sessions)
+        assert await client.ask("QUIT") == "221 2.0.0 Bye"
+        assert await client.is_closed()
+    async with asyncio.timeout(30):
+        while session() is not None:
+            gc.collect()
+            await asyncio.sleep(0.01)
 
 
 async def test_silent_client_is_told_before_it_is_closed() -> None:

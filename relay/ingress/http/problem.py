@@ -115,7 +115,7 @@ def unknown_field(field: str, known: Sequence[str]) -> Finding:
     """The finding for a name that we do not know, with the one that was meant if we can tell."""
     close = difflib.get_close_matches(field.rpartition(".")[2], known, n=1)
     fix = f"did you mean {close[0]}?" if close else "remove it"
-    return Finding(field, "unknown_field", "is no field here", fix)
+    return Finding(field or '""', "unknown_field", "is no field here", fix)
 
 
 def json_problem(error: msgspec.DecodeError, known: Sequence[str]) -> Problem:
