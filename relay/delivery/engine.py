@@ -94,6 +94,9 @@ class Engine:
                 given_back = await context.work.reconcile(context.uncertain_policies)
             except StoreError:
                 continue
+            except Exception:
+                _log.exception("holdings.failed")
+                continue
             if given_back:
                 _log.info("holdings.given_back", count=given_back)
 

@@ -76,6 +76,8 @@ class LeaseKeeper:
                     _log.error("lease.withheld", text="the engine's loop hangs")
             except RelayError as error:
                 _log.warning("lease.not_renewed", detail=str(error))
+            except Exception:  # out of memory, say: without a lease this worker would be no use
+                _log.exception("lease.not_renewed")
             await asyncio.to_thread(self._stop.wait, pause_s)
         if store is not None:
             await self._end(store)

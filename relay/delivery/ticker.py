@@ -50,6 +50,8 @@ class Ticker:
                 pass
             except StoreError as error:
                 _log.error("ticker.failed", detail=str(error))
+            except Exception:  # out of memory, say: the next tick may have it
+                _log.exception("ticker.failed")
             self._hurry.clear()
             try:
                 async with asyncio.timeout(pause_s):

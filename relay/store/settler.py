@@ -163,9 +163,15 @@ class Settler:
             batch = self._next_batch()
             try:
                 await self._commit(batch)
-            except asyncio.CancelledError:
+            except BaseException as error:
                 self._groups.extendleft(reversed(batch))
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                # Out of memory, say: what was sent must be recorded, in a moment if not now.
+                _log.exception("settler.failed")
+                await asyncio.sleep(RETRY_S)
+                self._more.set()
+                continue
             self._unsettled -= sum(len(group.items) for group in batch)
             if self._groups:
                 self._more.set()

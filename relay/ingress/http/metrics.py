@@ -25,6 +25,7 @@ _COUNTERS = (
     ("relay_attempts", "Attempts by verdict.", ("verdict", "scope", "provider"), "attempts"),
     ("relay_leases_reclaimed", "Recipients taken back from dead workers.", (), "reclaimed"),
     ("relay_recipients_uncertain", "Recipients with an unknown last reply.", (), "uncertain"),
+    ("relay_recipients_poisoned", "Recipients held for ending workers.", (), "poisoned"),
 )
 
 

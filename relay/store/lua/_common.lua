@@ -3,7 +3,7 @@
 -- the library is loaded; `begin` sets what belongs to a call.
 -- KEYS[1] `<prefix>meta`; all other keys are made from its prefix (one hash tag = one shard).
 -- ARGV[1] msgpack map of the request, field `schema` first checked against the store's.
-local P, req, clock, now, counts, touched
+local P, req, clock, now, counts, touched, poisoned
 local function begin(keys, arguments)
   P = string.sub(keys[1], 1, -5)
   req = cmsgpack.unpack(arguments[1])
@@ -15,7 +15,7 @@ local function begin(keys, arguments)
   clock = redis.call('TIME')
   -- Milliseconds of Redis' clock; tests move it by meta.shift_ms or stop it at meta.frozen_ms.
   now = tonumber(meta[3]) or clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
-  counts, touched = {}, {}
+  counts, touched, poisoned = {}, {}, {}
 end
 
 -- Recipient records: msgpack array, indices below; readers in Python: codec.RecipientRecord.

@@ -162,6 +162,9 @@ local function field_of(rec)
   if rec[STATE] == 'r' then return rec[STEP] > 0 and 'y' or 'r' end
   return rec[STATE]
 end
+-- A recipient whose last claims were lost in a row, so many of them: perhaps it ends its workers. It is
+-- claimed alone, and a holder has one such at a time: key `ia:<holder>`.
+local SUSPECT_CLAIMS, POISON_CLAIMS = 3, 5
 -- Take a live record out of the structure that its state names. List entries go stale instead
 -- and are dropped when met (never LREM).
 local function leave_state(q, rid, rec)
@@ -172,6 +175,7 @@ local function leave_state(q, rid, rec)
   elseif rec[STATE] == 'c' then
     redis.call('SREM', P .. 'ic:' .. rec[HOLDER], rid)
     redis.call('SREM', P .. 'is:' .. rec[HOLDER], rid .. ':' .. rec[ATTEMPT])
+    if rec[CLAIMS] > SUSPECT_CLAIMS then redis.call('DEL', P .. 'ia:' .. rec[HOLDER]) end
     rec[HOLDER] = ''
   end
 end

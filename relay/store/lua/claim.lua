@@ -6,13 +6,14 @@
 --   `inline` octets (read it beside). recipients: {{n, address, destination, attempt, step}…}.
 -- Invariants: transactional before bulk, bulk at least 1 claim in 10; least virtual time first among
 --   tenants, round robin among a tenant's queues; first attempts before retries, retries 1 in 4;
---   a recipient lost 3 times is claimed alone; attempt and claims are written before the lease is
+--   a recipient lost 3 times is claimed alone, by a holder that has no other such; attempt and claims are written before the lease is
 --   answered. Blocked queues leave the lane for a timer. A message whose recipients stand together
 --   is claimed with all of them, up to 50, above n too: one transaction takes them.
 -- Bound: 8 queues, 200 stale entries, n recipients (at most 50; beyond n only of the last message).
 local lane, key = req.lane, P .. 'ln:' .. req.lane
 if not is_leased(req.holder) then return { 'lost', 0, 0, '' } end
 local MAX_QUEUES, MAX_STALE, MAX_RECIPIENTS = 8, 200, 50
+local SUSPECT_REST_MS = 1000
 local allowed, wait_until = req.n, 0
 for _, rate in ipairs(req.rates) do
   local tat = math.max(tonumber(redis.call('GET', P .. 'rt:' .. rate[1])) or 0, now * 1000)
@@ -44,7 +45,15 @@ local function is_open(q)
   if route.fresh <= now then ask_route(destination_of_queue(q)) end
   return true
 end
-local stale, taken, octets, messages, order = 0, 0, 0, {}, {}
+local stale, taken, octets, messages, order, put_off = 0, 0, 0, {}, {}, false
+-- What to do with a recipient that may end its worker; nil: claim it.
+local function suspect()
+  if taken > 0 then return 'full' end
+  if redis.call('EXISTS', P .. 'ia:' .. req.holder) == 0 then return nil end
+  stale = stale + 1
+  put_off = true
+  return 'later'
+end
 local function claim_one(q, rid)
   local id, n = split_rid(rid)
   local known = messages[id]
@@ -52,11 +61,12 @@ local function claim_one(q, rid)
   if known then m = known.m else m, raw = load_message(id) end
   local rec = m and load_recipient(id, n)
   if not rec or rec[STATE] ~= 'r' then stale = stale + 1; return 'stale' end
+  local other = rec[CLAIMS] >= SUSPECT_CLAIMS and suspect()
+  if other then return other end
   if not known then
     if taken > 0 and octets + m[M_SIZE] > req.octets then return 'full' end
     octets = octets + m[M_SIZE]
   end
-  if rec[CLAIMS] >= 3 and taken > 0 then return 'full' end
   shift(q, field_of(rec), -1)
   rec[STATE] = 'c'
   rec[ATTEMPT] = rec[ATTEMPT] + 1
@@ -74,20 +84,23 @@ local function claim_one(q, rid)
   end
   known.recs[#known.recs + 1] = { n, rec[ADDRESS], destination_of(rec), rec[ATTEMPT], rec[STEP] }
   taken = taken + 1
-  return rec[CLAIMS] > 3 and 'alone' or 'ok'
+  if rec[CLAIMS] <= SUSPECT_CLAIMS then return 'ok' end
+  redis.call('SET', P .. 'ia:' .. req.holder, rid)
+  return 'alone'
 end
 local function claim_list(q, list, want_n)
   local rids = redis.call('LPOP', list, want_n)
   if not rids then return 'empty' end
   for i, rid in ipairs(rids) do
     local got = claim_one(q, rid)
+    if got == 'later' then redis.call('RPUSH', list, rid) end
     if got == 'full' or got == 'alone' then
       local rest = got == 'full' and i or i + 1
       for back = #rids, rest, -1 do redis.call('LPUSH', list, rids[back]) end
       return 'full'
     end
   end
-  return 'ok'
+  return put_off and taken == 0 and 'later' or 'ok'
 end
 -- The recipients of the last message that stand at the head of the list go along.
 local function claim_rest(q, list)
@@ -103,7 +116,7 @@ local function claim_queue(q, turn)
     while taken < allowed and stale < MAX_STALE do
       local got = claim_list(q, list, allowed - taken)
       if got == 'full' then return end
-      if got == 'empty' then break end
+      if got == 'empty' or got == 'later' then break end
       if taken >= allowed then claim_rest(q, list) end
     end
   end
@@ -125,6 +138,11 @@ for _, class in ipairs(classes) do
         local at = redis.call('ZINCRBY', tenants_key(lane, class), taken / weight, tenant)
         redis.call('HSET', key, 'v' .. class, at)
         redis.call('ZADD', lane_queues_key(lane, class, tenant), redis.call('HINCRBY', key, 'seq', 1), q)
+      elseif put_off then
+        redis.call('HSET', qkey(q), 'pu', now + SUSPECT_REST_MS, 'pr', 'suspect',
+          'pt', 'what is left has ended its worker again and again and is tried one at a time')
+        activate(q)
+        put_off = false
       elseif stale < MAX_STALE then
         -- Counts say ready, lists are empty: impossible while invariant (b) holds. Leave the lane
         -- rather than spin; `doctor --store` reports it.

@@ -2,7 +2,7 @@
 -- What time brings: due recipients, parked queues, lanes and destinations, dead incarnations.
 -- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms (a lease and 15 s), keep (events), pools {…}, uncertain {t, b = policy}}.
 -- Returns {'busy'} when another ticker acts, else {'ok', worked (items), next timer ms, due messages
---   (deadlines), ids being committed, suspensions that are being put into force or ended}.
+--   (deadlines), ids being committed, suspensions that are being put into force or ended, rids held as poison}.
 -- Invariants: two tickers at once do no harm (each step is by itself); promoted recipients enter the
 --   retry list in order of their due time; a dead holder's recipients come back to the front with
 --   their lost claim counted; after a restart of Redis nothing is reclaimed for grace_ms.
@@ -76,7 +76,7 @@ local function reclaim(holder, expiry)
   budget = budget - #rids
   worked = worked + #rids
   if redis.call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
-    redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder)
+    redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder, P .. 'ia:' .. holder)
     redis.call('ZREM', P .. 'incarnations', holder)
     redis.call('HDEL', P .. 'workers', holder)
   end
@@ -112,4 +112,4 @@ redis.call('XTRIM', P .. 'events', 'MAXLEN', '~', req.keep, 'LIMIT', 1000)
 local next_timer = redis.call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')[2]
 local due = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', now, 'LIMIT', 0, 20)
 return { 'ok', worked, tonumber(next_timer or 0), due, redis.call('SRANDMEMBER', P .. 'committing', 10),
-  redis.call('SRANDMEMBER', P .. 'suspending', 10) }
+  redis.call('SRANDMEMBER', P .. 'suspending', 10), poisoned }
