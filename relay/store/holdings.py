@@ -61,8 +61,8 @@ class Holdings:
         for start in range(0, max(len(claims), len(slots)), _PAGE):
             page = slice(start, start + _PAGE)
             request = {"holder": holder, "rids": claims[page], "entries": slots[page]}
-            request["uncertain"] = uncertain
-            alert_of_poison(await self._store.scripts.call("forgo", request))
+            poisoned = await self._store.scripts.call("forgo", {**request, "uncertain": uncertain})
+            alert_of_poison(poisoned)
         return len(confirmed)
 
 
