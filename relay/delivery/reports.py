@@ -2,21 +2,31 @@
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
-from relay.delivery.directory import Directory
 from relay.delivery.dsn import Reported, Subject, compose_report
 from relay.model.address import Address, parse_reverse_path
 from relay.model.errors import SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, Outcome, Submission
 from relay.model.state import State
+from relay.policy.route import RouteTable
 
 #: A report that cannot be delivered is given up after this (Postfix: bounce_queue_lifetime 5 d).
 REPORT_LIFETIME_S = 2 * 86400.0
 
 
+class Postmaster(Protocol):
+    """In whose name reports are written, and where they are grouped."""
+
+    @property
+    def hello_name(self) -> str: ...
+    @property
+    def routes(self) -> RouteTable: ...
+
+
 def reports_for(
-    outcomes: Sequence[Outcome], messages: Sequence[ClaimedMessage], directory: Directory
+    outcomes: Sequence[Outcome], messages: Sequence[ClaimedMessage], postmaster: Postmaster
 ) -> list[Submission]:
     """One report a message for its recipients that failed or expired."""
     reports = []
@@ -33,12 +43,12 @@ def reports_for(
             subject = Subject(
                 message.reverse_path, message.message_id, message.created, message.content
             )
-            reports.extend(report(subject, ended, directory))
+            reports.extend(report(subject, ended, postmaster))
     return reports
 
 
 def report(
-    subject: Subject, recipients: Sequence[Reported], directory: Directory
+    subject: Subject, recipients: Sequence[Reported], postmaster: Postmaster
 ) -> list[Submission]:
     """The report as a submission with a null reverse-path; none where there is nobody to tell."""
     try:
@@ -47,13 +57,15 @@ def report(
         return []
     if address is None:
         return []
-    message_id, content = compose_report(directory.hello_name, subject, recipients, now=time.time())
+    message_id, content = compose_report(
+        postmaster.hello_name, subject, recipients, now=time.time()
+    )
     return [
         Submission(
             queue_id=new_queue_id(),
             reverse_path=None,
             forward_paths=(address,),
-            destinations=(directory.routes.destination_for(address.domain),),
+            destinations=(postmaster.routes.destination_for(address.domain),),
             content=content,
             message_id=message_id,
             ingress="dsn",

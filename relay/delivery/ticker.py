@@ -9,12 +9,10 @@ import time
 import structlog
 
 from relay.delivery.context import Context
-from relay.delivery.dsn import Reported, Subject
-from relay.delivery.reports import report
-from relay.model.errors import NotFound, StoreError, StoreUnavailable
-from relay.model.message import Submission
-from relay.store.codec import FLAG_DSN
-from relay.store.work import Due, Ticked
+from relay.delivery.deadlines import do_what_is_due
+from relay.model.errors import StoreError, StoreUnavailable
+from relay.store.deadlines import Deadlines
+from relay.store.work import Ticked
 
 BUSY_EVERY_S = 0.1
 IDLE_EVERY_S = 1.0
@@ -28,6 +26,7 @@ class Ticker:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._deadlines = Deadlines(context.work.store)
         self._settings = context.directory.settings
         self._hurry = asyncio.Event()
 
@@ -42,7 +41,7 @@ class Ticker:
             try:
                 ticked = await self._tick()
                 for queue_id in ticked.due:
-                    await self._deadline(queue_id)
+                    await do_what_is_due(self._deadlines, queue_id, self._context.directory)
                 for queue_id in ticked.committing:
                     await self._context.work.store.commit(queue_id)
                 pause_s = self._pause_s(ticked)
@@ -76,41 +75,3 @@ class Ticker:
             until_timer = ticked.next_timer - time.time()
             return min(max(until_timer, 0.01), IDLE_EVERY_S)
         return IDLE_EVERY_S
-
-    async def _deadline(self, queue_id: str) -> None:
-        """A delay notice or the expiry of one message, with its report in the same transition."""
-        start, work = 1, self._context.work
-        while start:
-            due = await work.due(queue_id, start)
-            if due is None:
-                return
-            reports = await self._reports(queue_id, due)
-            changed = await work.act_on_deadline(queue_id, due.kind, start, reports)
-            _log.info("message." + due.kind, queue_id=queue_id, recipients=changed)
-            start = due.following
-
-    async def _reports(self, queue_id: str, due: Due) -> list[Submission]:
-        if not due.message.flags & FLAG_DSN or not due.message.reverse_path or not due.recipients:
-            return []
-        try:
-            content = await self._context.work.store.content(queue_id)
-        except NotFound:
-            content = b""
-        is_notice = due.kind == "notice"
-        recipients = [
-            Reported(
-                address=record.address,
-                action="delayed" if is_notice else "failed",
-                status="4.0.0" if is_notice else "4.4.7",
-                text=record.text or "No attempt could be made in time.",
-                diagnostic="",
-            )
-            for _, record in due.recipients
-        ]
-        subject = Subject(
-            due.message.reverse_path,
-            due.message.message_id,
-            due.message.created_ms / 1000,
-            content,
-        )
-        return report(subject, recipients, self._context.directory)

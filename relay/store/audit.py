@@ -216,6 +216,13 @@ def _liveness(s: Snapshot) -> Iterator[str]:
     for name in timers:
         if name.startswith("q:") and name[2:] not in s.of("q"):
             yield f"timer of queue {name[2:]}, which does not exist"
+    for rid, recipient in s.recipients.items():
+        is_held = recipient.record.state == "h" and recipient.record.wish == "bounce"
+        if is_held and "bo" not in s.of("m")[recipient.queue_id]:
+            yield f"recipient {rid} is to be bounced and nobody writes the report"
+    for queue_id, fields in s.of("m").items():
+        if "bo" in fields and s.one("deadlines").get(queue_id, s.now_ms) > s.now_ms + 1:
+            yield f"message {queue_id} has bounces that are not due"
     for queue_id in s.one("committing") - s.messages.keys():
         yield f"message {queue_id} is being committed and does not exist"
     for queue_id, fields in s.of("m").items():

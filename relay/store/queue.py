@@ -168,7 +168,7 @@ class Store(Views):
         return await self._verb("cancel", target, "cancelled", reason or "cancelled", actor)
 
     async def bounce(self, target: str, text: str = "", *, actor: str = "") -> int:
-        """Fail recipients now."""
+        """Fail recipients; where the sender is to be told, with the report (store/deadlines.py)."""
         return await self._verb("bounce", target, "bounced", text or "failed by an operator", actor)
 
     async def _verb(self, verb: str, target: str, reason: str, text: str, actor: str) -> int:

@@ -8,25 +8,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import convert
 
 from relay.model.errors import LeaseLost, NotFound, StoreError, StoreUnavailable
 from relay.model.ids import new_queue_id
-from relay.model.message import ClaimedMessage, ClaimedRecipient, Submission
+from relay.model.message import ClaimedMessage, ClaimedRecipient
 from relay.store.codec import (
     FLAG_8BIT,
     FLAG_DSN,
     FLAG_SMTPUTF8,
-    MessageRecord,
-    RecipientRecord,
     decode_content,
     decode_message,
-    encode_content,
     pack_nested,
     unpack,
 )
 from relay.store.holdings import Holdings, alert_of_poison
-from relay.store.queue import Store, accept_request, rows_of
+from relay.store.queue import Store
 
 #: Content above this is read beside the claim, not through the script.
 INLINE_OCTETS = 64 * 1024
@@ -96,15 +92,6 @@ class Ticked(msgspec.Struct, frozen=True):
     committing: tuple[str, ...] = ()
 
 
-class Due(msgspec.Struct, frozen=True):
-    """A message whose notice or expiry is due, its open recipients, where to go on (0: the end)."""
-
-    kind: str
-    message: MessageRecord
-    recipients: tuple[tuple[int, RecipientRecord], ...]
-    following: int
-
-
 class Report(msgspec.Struct, frozen=True):
     """What a connection taught.
 
@@ -128,7 +115,6 @@ class Work:
         self.holder = new_queue_id()
         self.holdings = Holdings(store)
         self._tokens = itertools.count(1)
-        self._named: dict[tuple[str, int], list[int]] = {}
 
     def new_token(self) -> str:
         """A token for a session's slots."""
@@ -410,41 +396,6 @@ class Work:
             due=tuple(raw.decode() for raw in answer[3]),
             committing=tuple(raw.decode() for raw in answer[4]),
         )
-
-    async def due(self, queue_id: str, start: int) -> Due | None:
-        """What a delay notice or expiry that is due would concern, from recipient `start` on."""
-        answer = await self.store.scripts.call(
-            "deadline", {"id": queue_id, "from": start, "limit": 500, "reports": []}
-        )
-        if answer[0] == b"none":
-            return None
-        recipients = tuple(
-            (number, convert(record, RecipientRecord)) for number, record in unpack(answer[2])
-        )
-        self._named[queue_id, start] = [number for number, _ in recipients]
-        return Due(
-            kind=answer[0].decode(),
-            message=decode_message(answer[1]),
-            recipients=recipients,
-            following=answer[3],
-        )
-
-    async def act_on_deadline(
-        self, queue_id: str, kind: str, start: int, reports: Sequence[Submission]
-    ) -> int:
-        """Apply a due notice or expiry to what `due` last answered; how many it concerned.
-
-        None, and no report is queued, where one of these recipients has moved on meanwhile; the
-        message then stays due.
-        """
-        request: dict[str, Any] = {"id": queue_id, "from": start, "limit": 500, "act": kind}
-        request["named"] = self._named.pop((queue_id, start), [])
-        requests = [accept_request(report, rows_of(report), 1) for report in reports]
-        contents = [encode_content(report.content) for report in reports]
-        answer = await self.store.scripts.call(
-            "deadline", {**request, "reports": requests}, *contents
-        )
-        return int(answer[1]) if answer[0] != b"none" else 0
 
 
 class RedisDnsCache:

@@ -8,6 +8,7 @@ from relay.model.message import ClaimedMessage, ClaimedRecipient, Outcome, Submi
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.store.codec import unpack
+from relay.store.deadlines import Deadlines
 from relay.store.queue import Store
 from relay.store.settler import Group, settle_item, settle_request
 from relay.store.work import Claim, Work
@@ -124,12 +125,12 @@ async def tick(work: Work, **more: Any) -> list[str]:
 
 async def act_on_deadline(work: Work, queue_id: str) -> None:
     """What the ticker of a worker does for a message that is due."""
-    start = 1
+    start, deadlines = 1, Deadlines(work.store)
     while start:
-        due = await work.due(queue_id, start)
+        due = await deadlines.due(queue_id, start)
         if due is None:
             return
-        await work.act_on_deadline(queue_id, due.kind, start, ())
+        await deadlines.act(due)
         start = due.following
 
 

@@ -44,6 +44,7 @@ class Message:
     finished: float | None = None
     is_gone: bool = False
     is_poison: bool = False
+    wants_dsn: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -140,7 +141,7 @@ class Model:
         if kind in FINAL:
             row.state = kind
             return
-        if self._follow_wish(row):
+        if self._follow_wish(rid, row):
             return
         if kind == "d" or (kind == "r" and delay > 0):
             row.state, row.due = "d", self.now + delay
@@ -151,11 +152,22 @@ class Model:
         if message.expires <= self.now:
             message.deadline = self.now
 
-    def _follow_wish(self, row: Recipient) -> bool:
+    def _follow_wish(self, rid: str, row: Recipient) -> bool:
         wish, row.wish = row.wish, ""
-        if wish:
+        if wish == "bounce":
+            self._bounce(rid, row)
+        elif wish:
             row.state = "C" if wish == "cancel" else "h"
         return bool(wish)
+
+    def _bounce(self, rid: str, row: Recipient) -> None:
+        """The end as failed; held until the report is there where the sender is to be told."""
+        message = self.messages[rid.partition(".")[0]]
+        if message.wants_dsn and row.state != "s":
+            row.state, row.wish = "h", "bounce"
+            message.deadline = self.now
+        else:
+            row.state = "F"
 
     def verb(self, verb: str, rid: str) -> bool:
         """An operator's word about one recipient; whether it fitted."""
@@ -165,11 +177,14 @@ class Model:
         if row.state == "c":
             return self._wish(row, verb)
         fitting = {"retry": "d", "hold": "dr", "release": "h", "cancel": "srdh", "bounce": "srdh"}
-        if row.state not in fitting[verb]:
+        if row.state not in fitting[verb] or verb == row.wish == "bounce":
             return False
-        row.state = {"hold": "h", "cancel": "C", "bounce": "F"}.get(verb, "r")
+        if verb == "bounce":
+            self._bounce(rid, row)
+            return True
+        row.state = {"hold": "h", "cancel": "C"}.get(verb, "r")
         if verb == "release":
-            row.claims = 0
+            row.claims, row.wish = 0, ""
         return True
 
     @staticmethod
@@ -177,7 +192,7 @@ class Model:
         if verb == "release" and row.wish == "hold":
             row.wish = ""
             return True
-        if verb not in ("hold", "cancel") or row.wish == verb:
+        if verb not in ("hold", "cancel", "bounce") or row.wish == verb:
             return False
         row.wish = verb
         return True
@@ -224,8 +239,8 @@ class Model:
         message = self.messages[rid.partition(".")[0]]
         policy = policy if row.is_marked else "retry"
         row.holder, row.is_marked = "", False
-        if row.wish == "cancel":
-            self._follow_wish(row)
+        if row.wish in ("cancel", "bounce"):
+            self._follow_wish(rid, row)
         elif policy == "assume-delivered":
             row.state = "D"
         elif row.claims >= 5 or (row.claims >= 3 and message.is_poison):
@@ -236,10 +251,18 @@ class Model:
                     other.state = "h"
         elif policy == "hold":
             row.state, row.wish = "h", ""
-        elif not self._follow_wish(row):
+        elif not self._follow_wish(rid, row):
             row.state = "r"
 
     def _deadline(self, message: Message) -> None:
+        for row in message.rows:
+            if row.state == "h" and row.wish == "bounce":
+                row.state, row.wish = "F", ""
+        if not message.is_open:
+            return
+        message.deadline = min(message.notice or message.expires, message.expires)
+        if message.deadline > self.now:
+            return
         if message.staged is not None and not message.committed_to:
             if message.expires > self.now:
                 message.deadline = message.expires

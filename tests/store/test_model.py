@@ -113,6 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
             campaign=("", "spring")[pick // 4 % 2],
             expires_after_s=(1000.0, 5000.0)[pick // 8 % 2],
             delay_notice_after_s=(0.0, 500.0)[pick // 16 % 2],
+            wants_dsn=bool(pick // 32 % 2),
             idempotency_key=key,
             digest=key and "digest",
         )
@@ -128,7 +129,13 @@ class StoreMachine(RuleBasedStateMachine):
         expires = now + item.expires_after_s
         notice = now + item.delay_notice_after_s if item.delay_notice_after_s else 0.0
         self.model.messages[item.queue_id] = Message(
-            rows, LETTER[item.mail_class], expires, notice, staged, deadline=notice or expires
+            rows,
+            LETTER[item.mail_class],
+            expires,
+            notice,
+            staged,
+            deadline=notice or expires,
+            wants_dsn=item.wants_dsn,
         )
 
     @rule(count=st.integers(1, 4), pick=picks, twice=st.booleans())

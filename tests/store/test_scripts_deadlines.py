@@ -5,6 +5,7 @@ import pytest
 from relay.model.message import Submission
 from relay.model.state import State
 from relay.store.audit import audit
+from relay.store.deadlines import Deadlines, Due
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.views import QueueMatch
 from tests.store import mail
@@ -22,6 +23,12 @@ def report(number: int = 0) -> Submission:
     return mail.submission(
         "news@example.org", reverse_path=None, queue_id=f"{'R' * 18}{number:02d}"
     )
+
+
+async def due_now(store: Store) -> Due:
+    due = await Deadlines(store).due(ID)
+    assert due is not None
+    return due
 
 
 async def counts(store: Store, *types: str) -> list[int]:
@@ -94,15 +101,12 @@ async def test_attempt_under_way_at_expiry_decides(store: Store) -> None:
 
 
 async def test_two_tickers_at_once_report_an_expiry_once(store: Store) -> None:
-    one, two = await mail.worker(store), await mail.worker(store)
+    deadlines = Deadlines(store)
     await store.accept(expiring("a@one.test"))
     await mail.shift(store, 1001)
-    dues = [await work.due(ID, 1) for work in (one, two)]
-    assert [due.kind if due else "" for due in dues] == ["expiry", "expiry"]
-    changed = [
-        await work.act_on_deadline(ID, "expiry", 1, [report(number)])
-        for number, work in enumerate((one, two))
-    ]
+    dues = [await due_now(store) for _ in range(2)]
+    assert [due.kind for due in dues] == ["expiry", "expiry"]
+    changed = [await deadlines.act(due, [report(number)]) for number, due in enumerate(dues)]
     assert changed == [1, 0]
     assert await store.wire.call("EXISTS", f"{store.p}m:{report(1).queue_id}") == 0
     assert await mail.states(store, report(0).queue_id) == ["ready"]
@@ -113,17 +117,15 @@ async def test_report_is_not_given_when_one_of_its_recipients_moved_on(store: St
     await work.routed("one.test", LANE, b"site", fresh_s=10_000)
     await store.accept(expiring("a@one.test", "b@two.test"))
     await mail.shift(store, 1001)
-    due = await work.due(ID, 1)
-    assert due is not None
+    due = await due_now(store)
     assert len(due.recipients) == 2
     claim = await work.claim(LANE, limit=1, octets=1 << 20)
     await mail.settle(work, mail.outcomes_of(claim, State.DELIVERED))
-    assert await work.act_on_deadline(ID, "expiry", 1, [report()]) == 0
+    assert await Deadlines(store).act(due, [report()]) == 0
     assert await store.wire.call("EXISTS", f"{store.p}m:{report().queue_id}") == 0
-    due = await work.due(ID, 1)  # it stays due, and is asked again
-    assert due is not None
+    due = await due_now(store)  # it stays due, and is asked again
     assert [number for number, _ in due.recipients] == [2]
-    assert await work.act_on_deadline(ID, "expiry", 1, [report()]) == 1
+    assert await Deadlines(store).act(due, [report()]) == 1
 
 
 async def test_large_message_expires_a_page_at_a_time(store: Store) -> None:
@@ -131,10 +133,9 @@ async def test_large_message_expires_a_page_at_a_time(store: Store) -> None:
     item = expiring(*(f"r{n}@d{n % 7}.test" for n in range(700)))
     await store.accept(item)
     await mail.shift(store, 1001)
-    due = await work.due(ID, 1)
-    assert due is not None
+    due = await due_now(store)
     assert due.following == 501
-    await work.act_on_deadline(ID, "expiry", 1, ())
+    await Deadlines(store).act(due)
     assert await audit(store) == []
     await mail.tick(work)  # the ticker that did this may have died: it begins again
     assert set(await mail.states(store, ID)) == {"expired"}

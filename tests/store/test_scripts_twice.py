@@ -22,6 +22,7 @@ LANE = mail.lane_of("one.test")
 HALF = "0000000000000000000H"
 STAGED = "0000000000000000000S"
 ONE = "0000000000000000000A"
+TOLD = "0000000000000000000T"
 CEILINGS = Ceilings(
     slots=(("key", 5),), rates=(Rate("rate", 1.0, 5),), windows={"key": 5}, breakers=("site",)
 )
@@ -37,6 +38,9 @@ async def prepared(store: Store) -> Work:
     expiring = mail.submission("x@two.test", queue_id=HALF, expires_after_s=50.0)
     await store.accept(expiring)
     await store.accept(mail.submission("a@one.test", "b@one.test", queue_id=ONE))
+    told = mail.submission("y@two.test", "z@two.test", queue_id=TOLD, wants_dsn=True)
+    await store.accept(told)
+    await store.bounce(f"{TOLD}.1")
     await work.take(LANE, "TOKEN:1".replace("TOKEN", work.holder), CEILINGS)
     await work.claim(LANE, limit=1, octets=1 << 20)
     staged = mail.submission("c@one.test", "d@one.test", queue_id=STAGED)
@@ -58,6 +62,14 @@ def accept_call(queue_id: str, **more: Any) -> Call:
     item = mail.submission("new@three.test", queue_id=queue_id, idempotency_key="k", digest="d")
     content = encode_content(item.content)
     return "accept", accept_request(item, rows_of(item), 1) | more, (content,)
+
+
+def deadline_call_of_bounce(work: Work) -> Call:
+    report = mail.submission("news@example.org", reverse_path=None, queue_id="0" * 19 + "R")
+    reports = [accept_request(report, rows_of(report), 1)]
+    request = {"id": TOLD, "from": 1, "limit": 500, "act": "bounce", "asked": "1"}
+    content = encode_content(report.content)
+    return "deadline", {**request, "named": [1], "reports": reports}, (content,)
 
 
 def suspend_call(verb: str, **more: Any) -> Call:
@@ -148,6 +160,8 @@ CALLS: dict[str, Callable[[Work], Call]] = {
         f"verb_{verb}": lambda w, verb=verb: ("verb", VERB | {"verb": verb}, ())  # type: ignore[misc]
         for verb in ("retry", "hold", "release", "cancel", "bounce")
     },
+    "bounce_with_report": deadline_call_of_bounce,
+    "verb_bounce_of_reported": lambda w: ("verb", VERB | {"verb": "bounce", "id": TOLD}, ()),
     "verb_on_staged": lambda w: ("verb", VERB | {"verb": "cancel", "id": STAGED}, ()),
     "suspension_begins": lambda w: suspend_call("rule", **RULE),
     "suspension_ends": lambda w: suspend_call("over", id="RULE"),

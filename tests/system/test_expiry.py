@@ -87,4 +87,5 @@ async def test_sender_by_smtp_is_told_of_the_expiry(start: Start) -> None:
     (seen,) = system.sink.receipts(recipient="me@home.test", at_least=1)
     content = system.sink.content(seen.number)
     assert b"Action: failed" in content
-    assert b"Status: 4." in content
+    assert b"Status: 4.3.0" in content
+    assert b"Diagnostic-Code: smtp; 451 4.3.0" in content

@@ -49,8 +49,8 @@ def create_app(settings: Settings, link: StoreLink, stopping: asyncio.Event) -> 
 
     `stopping` ends waits and streams, which would otherwise outlast the server.
     """
-    submitter = Submitter(settings, link, RouteTable.from_settings(settings))
-    door = Door(settings, link, submitter, stopping)
+    routes = RouteTable.from_settings(settings)
+    door = Door(settings, link, Submitter(settings, link, routes), routes, stopping)
 
     app = FastAPI(
         title="relay",

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from relay.delivery.deadlines import do_what_is_due
 from relay.ingress.draft import RawMessage, draft_of_message, draft_of_raw
 from relay.ingress.http.body import (
     decode_json,
@@ -26,6 +27,7 @@ from relay.ingress.labels import Labels, is_idempotency_key
 from relay.ingress.message import Message
 from relay.ingress.submit import Draft
 from relay.model.ids import is_recipient_id, split_recipient_id
+from relay.store.deadlines import Deadlines
 from relay.telemetry.log import get_logger
 
 _RAW_PARAMETERS = ("from", "to", "header_recipients", "class", "campaign", "tag")
@@ -190,6 +192,8 @@ class Messages:
             changed = await store.cancel(id, said.reason, actor="http")
         elif verb == "bounce":
             changed = await store.bounce(id, said.reason, actor="http")
+            # What its senders are told: now, else by the ticker of a worker.
+            await do_what_is_due(Deadlines(store), _queue_id(id), self._door)
         else:
             detail = "known are retry, hold, release, cancel, bounce"
             raise Problem(404, "verb_unknown", f"{verb[:40]!r} is no verb: {detail}")

@@ -14,6 +14,7 @@ end
 local function follow_wish(q, id, n, m, rec)
   local wish = rec[WISH]
   rec[WISH] = ''
+  if wish == 'bounce' then bounce(q, id, n, m, rec) end
   if wish == 'cancel' then
     finish(q, id, n, m, rec, 'C', 'cancelled', 'cancelled while an attempt was under way')
     count_outcome('cancelled', 'none')
@@ -74,7 +75,7 @@ local function come_back(holder, rid, policies, unheard)
     emit_recipient('recipient.uncertain', id, n, m, rec, { policy = policy })
     count('counters', 'uncertain', 1)
   end
-  if rec[WISH] == 'cancel' then
+  if rec[WISH] == 'cancel' or rec[WISH] == 'bounce' then
     follow_wish(q, id, n, m, rec)
   elseif policy == 'assume-delivered' then
     finish(q, id, n, m, rec, 'D', 'assumed_delivered', rec[TEXT])

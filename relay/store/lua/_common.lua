@@ -31,7 +31,8 @@ local FINAL = { D = true, F = true, X = true, C = true, S = true }
 
 -- Message records: msgpack array in field `m` of the message's hash; codec.MessageRecord.
 local M_REVERSE, M_TENANT, M_CLASS, M_CAMPAIGN, M_LABELS, M_MESSAGE_ID = 2, 3, 4, 5, 6, 7
-local M_CREATED, M_EXPIRES, M_NOTICE, M_SIZE, M_COUNT, M_INGRESS = 8, 9, 10, 11, 12, 14
+local M_CREATED, M_EXPIRES, M_NOTICE, M_SIZE, M_COUNT, M_FLAGS, M_INGRESS = 8, 9, 10, 11, 12, 13, 14
+local FLAG_DSN = 4
 
 local function message_key(id) return P .. 'm:' .. id end
 local function content_key(id) return P .. 'c:' .. id end

@@ -222,3 +222,20 @@ local function finish(q, id, n, m, rec, state, reason, text)
   save_recipient(id, n, rec)
   if redis.call('HINCRBY', message_key(id), 'o', -1) <= 0 then end_message(id, m) end
 end
+-- The end by an operator's order: `bt` of the message {text, actor}.
+local function fail_by_order(q, id, n, m, rec)
+  local order = cmsgpack.unpack(redis.call('HGET', message_key(id), 'bt'))
+  finish(q, id, n, m, rec, 'F', 'bounced', order.text)
+  count_outcome('failed', 'none')
+  emit_recipient('recipient.failed', id, n, m, rec, { answer = rec[ANSWER], actor = order.actor })
+end
+-- Where the sender is to be told, the recipient is held, with the wish to bounce, until his report is
+-- there (deadline.lua); `bo` counts how often that was asked for.
+local function bounce(q, id, n, m, rec)
+  if m[M_REVERSE] == '' or bit.band(m[M_FLAGS], FLAG_DSN) == 0 then return fail_by_order(q, id, n, m, rec) end
+  enter_held(q, id .. '.' .. n, rec, 'bounced', cmsgpack.unpack(redis.call('HGET', message_key(id), 'bt')).text)
+  rec[WISH] = 'bounce'
+  save_recipient(id, n, rec)
+  redis.call('HINCRBY', message_key(id), 'bo', 1)
+  redis.call('ZADD', P .. 'deadlines', now, id)
+end

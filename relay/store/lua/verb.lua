@@ -4,7 +4,9 @@
 --   reason, text, actor}.
 -- Returns {'ok', changed, next from, skipped} | {'unknown'}; skipped: recipients the verb did not fit.
 -- Invariants: claimed recipients keep their lease and follow the wish when settled, unless the
---   attempt ends them first; running twice changes nothing more. Bound: O(limit), at most 500.
+--   attempt ends them first; whom a bounce leaves held fails with its report (deadline.lua), at once
+--   where the caller goes on, else by the ticker; running twice changes nothing more.
+-- Bound: O(limit), at most 500.
 local m = load_message(req.id)
 if not m then return { 'unknown' } end
 local first = req.only > 0 and req.only or req.from
@@ -14,6 +16,9 @@ local function end_it(q, id, n, rec, state, outcome)
   finish(q, id, n, m, rec, state, req.reason, req.text)
   count_outcome(outcome, 'none')
   emit_recipient('recipient.' .. outcome, id, n, m, rec, { actor = req.actor })
+end
+if req.verb == 'bounce' then
+  redis.call('HSET', message_key(req.id), 'bt', cmsgpack.pack({ text = req.text, actor = req.actor }))
 end
 local function revoke(rec, n, wish)
   if rec[WISH] == wish then return false end
@@ -44,7 +49,7 @@ local verbs = {
     if rec[STATE] ~= 'h' then return false end
     leave_state(q, req.id .. '.' .. n, rec)
     rec[CLAIMS] = 0
-    rec[REASON], rec[TEXT] = '', ''
+    rec[REASON], rec[TEXT], rec[WISH] = '', '', ''
     enter_ready(q, req.id .. '.' .. n, rec, false)
     save_recipient(req.id, n, rec)
     emit_recipient('recipient.released', req.id, n, m, rec, { actor = req.actor })
@@ -57,8 +62,12 @@ local verbs = {
     return true
   end,
   bounce = function(q, n, rec)
-    if FINAL[rec[STATE]] or rec[STATE] == 'c' then return false end
-    end_it(q, req.id, n, rec, 'F', 'failed')
+    if rec[STATE] == 'c' then return revoke(rec, n, 'bounce') end
+    if FINAL[rec[STATE]] or rec[WISH] == 'bounce' then return false end
+    -- The sender of staged mail was never told that it is accepted, so there is nothing to take back.
+    if rec[STATE] == 's' then end_it(q, req.id, n, rec, 'F', 'failed'); return true end
+    leave_state(q, req.id .. '.' .. n, rec)
+    bounce(q, req.id, n, m, rec)
     return true
   end,
 }
