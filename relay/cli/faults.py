@@ -29,9 +29,15 @@ class CommandFailed(errors.RelayError):
         self.exit_code = exit_code
 
 
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def report(error: BaseException) -> int:
     """Say what is wrong on standard error; answers the exit code."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
+    sentence = _sentence(error)
     code = next((code for kind, code in _CODES if isinstance(error, kind)), os.EX_SOFTWARE)
     if isinstance(error, CommandFailed):
         code = error.exit_code

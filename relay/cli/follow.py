@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from relay.cli.api import Api
-from relay.cli.show import print_json
+from relay.cli.show import age, print_json
 
 _FINAL = {
     "recipient.delivered": "delivered",
@@ -30,6 +30,7 @@ def follow(
     """Tell each event of the message until all recipients are done; the exit code."""
     waiting = {item["id"]: item["address"] for item in accepted["recipients"]}
     has_failed = False
+    waits: dict[str, str] = {}
     accepted_at: str | None = None
     end = time.monotonic() + timeout_s
     while waiting:
@@ -41,7 +42,7 @@ def follow(
         page = relay.get("events", after=cursor, **query)
         cursor = page["next"]
         if not page["events"]:
-            has_failed |= _look(relay, accepted["id"], waiting, as_json=as_json)
+            has_failed |= _look(relay, accepted["id"], waiting, waits, as_json=as_json)
         for event in page["events"]:
             if event["type"] == "message.accepted":
                 accepted_at = event["timestamp"]
@@ -76,7 +77,9 @@ def _tell(event: dict[str, Any], status: str, accepted_at: str | None, *, as_jso
     where = f" to {remote['host']} [{remote['ip']}]" if remote.get("ip") else ""
     after = f" after {delay_s:.2f} s" if delay_s is not None else ""
     said = "" if status == "delivered" else f": {_sentence(data)}"
-    print(f"  {data.get('address')} {status}{where}{after}{said}", flush=True)
+    again = data.get("next_attempt_at")
+    following = f" (tried again {age(again)})" if again else ""
+    print(f"  {data.get('address')} {status}{where}{after}{said}{following}", flush=True)
 
 
 def _sentence(data: dict[str, Any]) -> str:
@@ -89,11 +92,25 @@ def _sentence(data: dict[str, Any]) -> str:
     return "".join(character if character.isprintable() else "?" for character in said)
 
 
-def _look(relay: Api, queue_id: str, waiting: dict[str, str], *, as_json: bool) -> bool:
-    """Drop recipients that were done before we listened (a replayed send); whether any failed."""
+def _look(
+    relay: Api,
+    queue_id: str,
+    waiting: dict[str, str],
+    waits: dict[str, str],
+    *,
+    as_json: bool,
+) -> bool:
+    """Drop recipients that were done before we listened (a replayed send); whether any failed.
+
+    For people: what keeps the others waiting, once a reason (`waits`).
+    """
     has_failed = False
     for item in relay.get("messages", queue_id)["recipients"]:
-        if item["id"] in waiting and item["finished_at"] is not None:
+        if item["id"] not in waiting:
+            continue
+        if item["finished_at"] is None and not as_json:
+            _tell_wait(item, waits)
+        elif item["finished_at"] is not None:
             del waiting[item["id"]]
             has_failed |= item["status"] != "delivered"
             if as_json:
@@ -101,6 +118,15 @@ def _look(relay: Api, queue_id: str, waiting: dict[str, str], *, as_json: bool) 
             else:
                 print(f"  {item['address']} {item['status']} at {item['finished_at']}", flush=True)
     return has_failed
+
+
+def _tell_wait(item: dict[str, Any], waits: dict[str, str]) -> None:
+    wait = item["waiting"]
+    if wait is None or waits.get(item["id"]) == wait["text"]:
+        return
+    waits[item["id"]] = wait["text"]
+    until = f" (looked at again {age(wait['until'])})" if wait["until"] else ""
+    print(f"  {item['address']} waits: {wait['text']}{until}", flush=True)
 
 
 def _tell_rest(waiting: dict[str, str], timeout_s: float) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from relay.cli.api import DEFAULT_API
 from relay.cli.daemons import environment, redis_program, relay_programs
 from relay.cli.faults import CommandFailed
 from relay.cli.output import Output
@@ -228,7 +229,6 @@ class Household:
             if is_sink
             else "live: mail is delivered for real"
         )
-        command = Path(sys.executable).with_name("relay")
         lines = [
             "",
             "relay is up",
@@ -237,13 +237,25 @@ class Household:
             f"  Mode   {mail}",
             f"  Data   {self._folder}",
             f"  Redis  {redis}",
-            "  Try    "
-            f"{_short(command)} send --from news@example.org --to ann@gmail.test "
-            "--subject hi --text hello --wait",
+            f"  Try    {_command_to_try(settings)}",
             "",
         ]
         with contextlib.suppress(OSError):
             print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _command_to_try(settings: Settings) -> str:
+    """What works as it stands in a second terminal, and in live mode sends nothing."""
+    command = _short(Path(sys.executable).with_name("relay"))
+    if settings.delivery.mode is Mode.SINK:
+        said = "--from news@example.org --to ann@gmail.test --subject hi --text hello --wait"
+        command += f" send {said}"
+    else:
+        command += " status"
+    at = parse_listen(settings.http.listen)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(at.host, at.host)
+    url = f"http://{ListenAddress(host, at.port)}"
+    return command if url == DEFAULT_API else f"{command} --api {url}"
 
 
 async def _answers(at: ListenAddress) -> bool:

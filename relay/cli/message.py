@@ -223,7 +223,15 @@ def _addresses(message: dict[str, Any]) -> str:
 
 
 def _why(message: dict[str, Any]) -> str:
-    return next((said for item in message["recipients"] if (said := _said(item))), "")
+    """What was said of the recipient that needs most attention: open, then failed, then done."""
+    ranked = sorted(message["recipients"], key=_need)
+    return next((said for item in ranked if (said := _said(item))), "")
+
+
+def _need(item: dict[str, Any]) -> int:
+    if item["finished_at"] is None:
+        return 0
+    return 2 if item["status"] == "delivered" else 1
 
 
 def _said(item: dict[str, Any]) -> str:

@@ -12,7 +12,9 @@ queue_app = typer.Typer(help="Look at queues and stop or hurry them.", no_args_i
 MailClass = Annotated[str, typer.Option("--class", help="transactional or bulk.")]
 Tenant = Annotated[str, typer.Option(help="Tenant.")]
 Campaign = Annotated[str, typer.Option(help="Campaign.")]
-Destination = Annotated[str, typer.Option("--domain", "--destination", help="Domain, or [route].")]
+#: typer takes a bare [word] for markup.
+_DESTINATION = r"Domain, or \[name] of a route."
+Destination = Annotated[str, typer.Option("--domain", "--destination", help=_DESTINATION)]
 All = Annotated[bool, typer.Option("--all", help="Every queue.")]
 
 
@@ -52,7 +54,7 @@ def ls(
 
 @queue_app.command("show")
 def show(
-    destination: Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain, or [route].")],
+    destination: Annotated[str, typer.Argument(metavar="DOMAIN", help=_DESTINATION)],
     api: ApiUrl = DEFAULT_API,
     as_json: AsJson = False,
 ) -> None:

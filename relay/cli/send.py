@@ -102,6 +102,10 @@ def _envelope(given: dict[str, Any], *, header_recipients: bool) -> list[tuple[s
     wrong = sorted(given.keys() - _ENVELOPE)
     if wrong:
         raise typer.BadParameter(f"a finished message (--eml) has its own {', '.join(wrong)}")
+    if not header_recipients and "to" not in given:
+        raise typer.BadParameter(
+            "say --to ADDRESS, or -t to send to those in To, Cc and Bcc of the message"
+        )
     query = [("to", address) for address in given.get("to", [])]
     query += [("tag", tag) for tag in given.get("tags", [])]
     query += [(name, given[name]) for name in ("from", "class", "campaign") if name in given]

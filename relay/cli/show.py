@@ -1,8 +1,10 @@
 """How lists and things are shown: tables on a terminal, tabs in a pipe, JSON where asked for."""
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -19,26 +21,54 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on a terminal, lines with tabs between elsewhere."""
-    rows = [[_plain(cell) for cell in row] for row in rows]
+    cells = [[_plain(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in [list(columns), *rows]:
+        for row in [list(columns), *cells]:
             print("\t".join(row))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    for line in table_lines(columns, cells, shutil.get_terminal_size().columns):
+        print(line)
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        is_number = column in _NUMBERS
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """The lines of a table; where it is wider than `width`, columns that say nothing are left out,
+    and if that does not do, each row's last cell stands below it.
+    """
+    shown = list(range(len(columns)))
+    if _width(columns, rows, shown) > width:
+        silent = {at for at in shown if all(row[at] in _NOTHING for row in rows)}
+        shown = [at for at in shown if at not in silent] or shown
+    below = shown.pop() if len(shown) > 1 and _width(columns, rows, shown) > width else None
+    widths = {at: _column_width(columns, rows, at) for at in shown}
+
+    def line(row: Sequence[str]) -> str:
+        return _GAP.join(_aligned(columns[at], row[at], widths[at]) for at in shown).rstrip()
+
+    yield line(columns)
     for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+        yield line(row)
+        if below is not None and row[below] not in _NOTHING:
+            yield from textwrap.wrap(
+                row[below], max(width, 20), initial_indent="    ", subsequent_indent="    "
+            )
 
 
-_NUMBERS = frozenset({"ready", "retry", "deferred", "held", "claimed", "recipients", "size"})
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
+    return sum(_column_width(columns, rows, at) for at in shown) + len(_GAP) * (len(shown) - 1)
+
+
+def _column_width(columns: Sequence[str], rows: Sequence[Sequence[str]], at: int) -> int:
+    return max(len(columns[at]), *(len(row[at]) for row in rows), 0)
+
+
+def _aligned(column: str, cell: str, width: int) -> str:
+    return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
+
+
+_GAP = "  "
+#: Cells that tell nothing.
+_NOTHING = frozenset({"", "-", "0"})
+_NUMBERS = frozenset({"ready", "retry", "deferred", "held", "claimed", "attempt"})
 
 
 def age(moment: str | None) -> str:

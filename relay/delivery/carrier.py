@@ -5,6 +5,7 @@ What connections teach (windows, breakers) is reported here, once per connection
 
 import time
 
+import msgspec
 import structlog
 
 from relay.delivery.context import Context
@@ -150,6 +151,10 @@ class Carrier:
             reason=verdict.reason,
             detail=str(failed.reply or failed.cause or ""),
         )
+        if failed.reply is None and failed.cause is not None:
+            who = f"{endpoint.host} [{endpoint.address}]: {failed.cause}"
+            text = f"{verdict.text.removesuffix('.')} ({who[:200]})."
+            return msgspec.structs.replace(verdict, text=text)
         return verdict
 
     async def send(self, load: Load, following: Load | None) -> TransactionResult:

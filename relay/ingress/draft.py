@@ -107,15 +107,17 @@ def without_mbox_line(content: bytes) -> bytes:
 
 
 def _no_message(content: bytes) -> Finding:
+    fix = "begin it with header fields, then an empty line"
+    if not content.strip():
+        return Finding("content", "header.malformed", "is no RFC 5322 message: it is empty", fix)
     lines = normalize(content[:2000]).split(b"\r\n")
     at = next((line for line in lines if b":" not in line and line[:1] not in b" \t"), b"")
-    shown = at[:40].decode("ascii", "replace")
-    shown = "".join(character if character.isprintable() else "?" for character in shown)
+    shown = "".join(chr(octet) if 32 <= octet < 127 else "?" for octet in at[:40])
     return Finding(
         "content",
         "header.malformed",
         f"is no RFC 5322 message: '{shown}' stands where a header field 'Name: value' should",
-        "begin it with header fields, then an empty line",
+        fix,
     )
 
 

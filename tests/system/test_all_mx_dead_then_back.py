@@ -12,7 +12,10 @@ async def test_mail_for_a_dead_site_waits_and_goes_when_it_is_back(system: Syste
     await system.until_event("site.suspended")
 
     for receipt in receipts:
-        await system.until_waiting(receipt, receipt.recipients[0].address, "connect_failed")
+        waiting = await system.until_waiting(
+            receipt, receipt.recipients[0].address, "connect_failed"
+        )
+        assert ".shop.test [127." in waiting.text and "connection refused" in waiting.text
     queue = await system.queue("shop.test")
     assert (queue.ready, queue.claimed, queue.deferred) == (MESSAGES, 0, 0)
     assert connections_tried(system) == ["mx1.shop.test", "mx2.shop.test"]

@@ -66,7 +66,19 @@ def test_file_that_is_no_message_is_65_with_the_reason(api: str, tmp_path: Path)
     run = relay("send", "--eml", str(path), "-t", api=api)
     assert run.code == 65
     assert "is no RFC 5322 message: 'this is a shopping list'" in run.err
-    assert relay("send", "--eml", str(tmp_path / "none"), "-t", api=api).code == 66
+    missing = relay("send", "--eml", str(tmp_path / "none"), "-t", api=api)
+    assert (missing.code, missing.err) == (
+        66,
+        f"relay: {tmp_path}/none: no such file or directory\n",
+    )
+    path.write_bytes(b"\n")
+    assert "it is empty" in relay("send", "--eml", str(path), "-t", api=api).err
+
+
+def test_finished_message_for_nobody_is_told_how_to_name_somebody(api: str) -> None:
+    run = relay("send", "--eml", "-", api=api, given=EML)
+    assert run.code == 64
+    assert "--to ADDRESS, or -t" in run.err
 
 
 def test_attachment_and_every_address_field_arrive(api: str, tmp_path: Path) -> None:
@@ -186,6 +198,15 @@ async def test_wait_gives_up_after_its_time_with_75(system: System) -> None:
     run = send(api, "--text", "x", "--wait", "--timeout", "1s", to="tempfail@x.test")
     assert run.code == 75
     assert "tempfail@x.test deferred" in run.out and "still under way" in run.err
+
+
+async def test_wait_tells_what_keeps_a_recipient_waiting(system: System) -> None:
+    system.expects("site.breaker")
+    api = f"http://127.0.0.1:{system.start_http()}"
+    run = send(api, "--text", "x", "--wait", "--timeout", "5s", to="ann@dead.test")
+    assert run.code == 75
+    assert "  ann@dead.test waits: No connection to the receiving server came about" in run.out
+    assert "connection refused). (looked at again in " in run.out
 
 
 async def test_replayed_send_that_was_delivered_is_told_at_once(system: System) -> None:

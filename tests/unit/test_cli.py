@@ -143,3 +143,11 @@ def test_cli_start_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("verb", [["queue", "ls"], ["queue", "show"], ["queue", "suspend"]])
+def test_cli_help_keeps_words_in_brackets(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*verb, "--help"]) == 0
+    assert "[name] of a route" in " ".join(capsys.readouterr().out.replace("│", "").split())

@@ -1,0 +1,36 @@
+"""How the command line shows lists on a terminal."""
+
+from relay.cli.show import table_lines
+
+COLUMNS = ("class", "campaign", "destination", "ready", "held", "why")
+ROWS = [
+    ("transactional", "-", "gmail.test", "12", "0", "no connection to any host (in 5s)"),
+    ("bulk", "-", "slow.test", "0", "0", ""),
+]
+
+
+def test_table_that_fits_stands_in_columns_numbers_to_the_right() -> None:
+    first, second, third = table_lines(COLUMNS, ROWS, 100)
+    assert first.split() == list(COLUMNS)
+    assert second.startswith("transactional  -         gmail.test      12     0  no connection")
+    assert third == "bulk           -         slow.test        0     0"
+
+
+def test_table_too_wide_leaves_out_columns_that_say_nothing() -> None:
+    lines = list(table_lines(COLUMNS, ROWS, 75))
+    assert lines[0].split() == ["class", "destination", "ready", "why"]
+    assert max(map(len, lines)) <= 75
+
+
+def test_table_still_too_wide_has_its_last_column_below() -> None:
+    assert list(table_lines(COLUMNS, ROWS, 36)) == [
+        "class          destination  ready",
+        "transactional  gmail.test      12",
+        "    no connection to any host (in",
+        "    5s)",
+        "bulk           slow.test        0",
+    ]
+
+
+def test_table_without_rows_is_its_head() -> None:
+    assert list(table_lines(("id", "why"), [], 80)) == ["id  why"]
