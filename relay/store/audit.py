@@ -56,7 +56,8 @@ def _messages(s: Snapshot) -> Iterator[str]:
         counted = int(s.of("m")[queue_id].get("o", 0))
         if counted != still_open:
             yield f"message {queue_id} counts {counted} open recipients, there are {still_open}"
-        if (queue_id in s.of("c")) is (still_open == 0):
+        copies = (queue_id in s.of("c")) + ("b" in s.of("m")[queue_id])
+        if copies != (still_open > 0):
             yield f"message {queue_id} with {still_open} open recipients: content is amiss"
         yield from _index_of(s, queue_id, still_open)
     for queue_id in s.of("c").keys() - s.messages.keys():
@@ -124,7 +125,6 @@ def _counters(s: Snapshot) -> Iterator[str]:
         if recipient.record.state in _FINAL:
             continue
         states[_WORD[recipient.record.state]] += 1
-        views[recipient.destination]["n"] += 1
         views[recipient.destination][str(int(recipient.message.created_ms // _BIN_MS))] += 1
     counted = {word: int(number) for word, number in s.one("states").items() if int(number)}
     if counted != states:
@@ -151,8 +151,8 @@ def _queues(s: Snapshot) -> Iterator[str]:
         counts = {letter: number for letter, number in counts.items() if number}
         if counts != expected[queue]:
             yield f"queue {queue} counts {counts}, has {dict(expected[queue])}"
-        if not expected[queue]:
-            yield f"queue {queue} is empty and still there"
+        if not expected[queue] and "q:" + queue not in s.one("timers"):
+            yield f"queue {queue} is empty and will stay"
         destination = split_queue_name(queue)[3]
         if queue not in names or queue not in s.of("dest").get(destination, {}):
             yield f"queue {queue} is missing in an index"

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from relay.store.answer import unpack_answer
-from relay.store.codec import unpack
+from relay.store.codec import MessageRecord, decode_message, unpack
 from relay.store.keys import CLASS_OF_LETTER
 
 #: Severity and scope of what no receiver's reply decided.
@@ -40,13 +40,34 @@ def read_event(cursor: bytes, fields: list[bytes]) -> StoredEvent:
     """An entry of the stream as an event."""
     values = dict(zip(fields[::2], fields[1::2], strict=True))
     timestamp = int(cursor.split(b"-")[0]) / 1000
-    kind, data = values[b"t"].decode(), unpack(values[b"d"])
+    kind, event_id = values[b"t"].decode(), values[b"i"].decode()
     room, _, word = kind.partition(".")
+    if room == "message":
+        data = _of_message(event_id, decode_message(values[b"d"]))
+        event_id = f"{event_id}:{kind}"
+    else:
+        data = unpack(values[b"d"])
     if room == "recipient":
         data = _of_recipient(word, data)
-    elif room == "message":
-        data = {"tags": [], "metadata": {}, "queued_at": timestamp, **data}
-    return StoredEvent(cursor.decode(), values[b"i"].decode(), kind, timestamp, data)
+    return StoredEvent(cursor.decode(), event_id, kind, timestamp, data)
+
+
+def _of_message(queue_id: str, record: MessageRecord) -> dict[str, Any]:
+    """The data of a message's event, which is stored as the message's record."""
+    return {
+        "queue_id": queue_id,
+        "message_id": record.message_id,
+        "reverse_path": record.reverse_path,
+        "recipients": record.count,
+        "size_octets": record.size,
+        "class": record.mail_class,
+        "tenant": record.tenant,
+        "campaign": record.campaign,
+        "ingress": record.ingress,
+        "tags": list(record.tags),
+        "metadata": record.metadata,
+        "queued_at": record.created_ms / 1000,
+    }
 
 
 def _of_recipient(word: str, data: dict[str, Any]) -> dict[str, Any]:

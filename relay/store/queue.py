@@ -311,21 +311,6 @@ def rows_of(submission: Submission) -> list[list[str]]:
 
 def accept_request(submission: Submission, rows: list[list[str]], first: int) -> dict[str, object]:
     """What `add_message` of the scripts takes (see `lua/_accept.lua`)."""
-    event: dict[str, object] = {
-        "queue_id": submission.queue_id,
-        "message_id": submission.message_id,
-        "reverse_path": str(submission.reverse_path or ""),
-        "recipients": len(submission.forward_paths),
-        "size_octets": len(submission.content),
-        "class": submission.mail_class,
-        "tenant": submission.tenant,
-        "campaign": submission.campaign,
-        "ingress": submission.ingress,
-    }
-    if submission.tags:
-        event["tags"] = submission.tags
-    if submission.metadata:
-        event["metadata"] = submission.metadata
     return {
         "id": submission.queue_id,
         "m": pack_nested(message_record(submission)),
@@ -338,5 +323,4 @@ def accept_request(submission: Submission, rows: list[list[str]], first: int) ->
         "tenant": submission.tenant,
         "idem": submission.idempotency_key,
         "digest": submission.digest,
-        "event": pack_nested(event),
     }

@@ -237,7 +237,9 @@ class Views:
 
     async def content(self, queue_id: str) -> bytes:
         """The content as it will be sent; NotFound once the message is finished."""
-        stored = await self.wire.call("GET", self.p + "c:" + queue_id)
+        stored = await self.wire.call("HGET", self.p + "m:" + queue_id, "b")
+        if stored is None:
+            stored = await self.wire.call("GET", self.p + "c:" + queue_id)
         if stored is None:
             raise NotFound(f"no content of {queue_id}: it is unknown or finished")
         return decode_content(stored)
@@ -301,10 +303,10 @@ class Views:
     async def _queue(self, name: str, waits: Waits) -> QueueView | None:
         key = self.p + "q:" + name
         fields = {k.decode(): v.decode() for k, v in (await self._fields(key)).items()}
-        if not fields:
-            return None
-        mail_class, tenant, campaign, destination = split_queue_name(name)
         counts = {letter: int(fields.get(letter, 0)) for letter in "rydhc"}
+        if not any(counts.values()):
+            return None  # it ended, or is kept for a moment because mail comes to it often
+        mail_class, tenant, campaign, destination = split_queue_name(name)
         due = await self.wire.call("ZRANGE", key + ":d", 0, 0, "WITHSCORES")
         waiting = await waits.of_queue(name)
         suspended = waiting if waiting is not None and waiting.kind == "suspended" else None

@@ -45,7 +45,7 @@ def command(*parts: str) -> Breakage:
 
 QUEUE = "q:t|default||one.test"
 BREAKAGES: dict[str, Breakage] = {
-    "content is amiss": command("DEL", "c:{id}"),
+    "content is amiss": command("HDEL", "m:{id}", "b"),
     "which does not exist": command("SET", "c:ORPHAN", "x"),
     "will miss its deadline": command("ZREM", "deadlines", "{id}"),
     "counts 3 open recipients, there are 4": command("HINCRBY", "m:{id}", "o", "-1"),
@@ -59,7 +59,7 @@ BREAKAGES: dict[str, Breakage] = {
     "holds {id}.3, which is not claimed": command("SADD", "ic:{holder}", "{id}.3"),
     "is claimed by two incarnations": command("SADD", "ic:ANOTHER", "{id}.1"),
     "states are counted as": command("HINCRBY", "states", "held", "1"),
-    "the view of one.test": command("HINCRBY", "v:one.test", "n", "1"),
+    "the view of one.test": command("HINCRBY", "v:one.test", "7", "1"),
     "counts {{'r': 2": command("HINCRBY", QUEUE, "r", "1"),
     "is missing in an index": command("ZREM", "queues", "t|default||one.test"),
     "is not (only) in its lane": command("HSET", QUEUE, "on", "elsewhere|default|none|"),

@@ -11,7 +11,7 @@ from relay.model.ids import new_queue_id
 from relay.model.message import Submission
 from relay.store.queue import Store
 
-MESSAGES = 2000
+MESSAGES = 4000
 
 
 def submission(number: int, octets: int) -> Submission:
@@ -32,7 +32,8 @@ async def used_memory(store: Store) -> int:
     return int(next(line for line in fields if line.startswith("used_memory:")).split(":")[1])
 
 
-@pytest.mark.parametrize("octets", [2_000, 10_000])
+#: The smallest is what the header alone comes to that every door writes.
+@pytest.mark.parametrize("octets", [400, 1_000, 2_000, 10_000])
 async def test_queued_message_costs_its_content_and_600_octets_a_recipient(
     store: Store, octets: int
 ) -> None:

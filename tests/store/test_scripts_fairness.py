@@ -153,8 +153,8 @@ async def test_mail_whose_content_cannot_be_read_is_held(
     work = await worker(store)
     bad = await store.accept(mail.submission("a@one.test"))
     good = await store.accept(mail.submission("b@one.test"))
-    key = f"{store.p}c:{bad.id}"
-    await (store.wire.call("SET", key, stored) if stored else store.wire.call("DEL", key))
+    place = (f"{store.p}m:{bad.id}", "b")
+    await (store.wire.call("HSET", *place, stored) if stored else store.wire.call("HDEL", *place))
     claim = await work.claim(LANE, limit=5, octets=1 << 20)
     assert mail.claimed_ids(claim) == [f"{good.id}.1"]
     (view,) = (await store.message(bad.id)).recipients

@@ -3,8 +3,8 @@
 local function mark_dots(holder, marks)
   local marked = 0
   for _, mark in ipairs(marks) do
-    if redis.call('SISMEMBER', P .. 'ic:' .. holder, string.match(mark, '^(.*):')) == 1 then
-      redis.call('SADD', P .. 'is:' .. holder, mark)
+    if call('SISMEMBER', P .. 'ic:' .. holder, string.match(mark, '^(.*):')) == 1 then
+      call('SADD', P .. 'is:' .. holder, mark)
       marked = marked + 1
     end
   end
@@ -30,7 +30,7 @@ end
 -- others when they come back: so that one message ends five workers or six, not two for each recipient.
 local function is_poison(id, rec)
   return rec[CLAIMS] >= POISON_CLAIMS
-    or rec[CLAIMS] >= SUSPECT_CLAIMS and redis.call('HEXISTS', message_key(id), 'poison') == 1
+    or rec[CLAIMS] >= SUSPECT_CLAIMS and call('HEXISTS', message_key(id), 'poison') == 1
 end
 local function hold_as_poison(q, id, n, m, rec)
   local rid = id .. '.' .. n
@@ -42,7 +42,7 @@ local function hold_as_poison(q, id, n, m, rec)
   poisoned[#poisoned + 1] = rid
 end
 local function hold_suspects_of(id, n, m)
-  redis.call('HSET', message_key(id), 'poison', 1)
+  call('HSET', message_key(id), 'poison', 1)
   local first = n - (n - 1) % 50
   for other = first, math.min(first + 49, m[M_COUNT]) do
     local rec = load_recipient(id, other)
@@ -58,12 +58,12 @@ end
 -- perhaps with marks that it had not read; policies other than retry wait for them before a dot.
 local function come_back(holder, rid, policies, unheard)
   local id, n = split_rid(rid)
-  redis.call('SREM', P .. 'ic:' .. holder, rid)
+  call('SREM', P .. 'ic:' .. holder, rid)
   local m = load_message(id)
   local rec = m and load_recipient(id, n)
   if not rec or rec[STATE] ~= 'c' or rec[HOLDER] ~= holder then return end
   local q = queue_of(m, rec)
-  local uncertain = redis.call('SISMEMBER', P .. 'is:' .. holder, rid .. ':' .. rec[ATTEMPT]) == 1
+  local uncertain = call('SISMEMBER', P .. 'is:' .. holder, rid .. ':' .. rec[ATTEMPT]) == 1
     or unheard and policies[m[M_CLASS]] == 'retry'
   leave_state(q, rid, rec)
   count('counters', 'reclaimed', 1)

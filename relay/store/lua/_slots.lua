@@ -2,25 +2,25 @@
 -- set `ih:<holder>` of `s <token> <key>` (slot: set `sl:<key>`), `l <token> <lane>` (set `ls:<lane>`),
 -- `p <token> <key>` (probe: field of breaker `br:<key>`).
 local function is_leased(holder)
-  local expiry = redis.call('ZSCORE', P .. 'incarnations', holder)
+  local expiry = call('ZSCORE', P .. 'incarnations', holder)
   return expiry and tonumber(expiry) > 0
 end
 -- Since when (ms) this run of the server is up, as far as workers saw it; 0 in the first run of a store.
 local function run_since()
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
-  local known = redis.call('HMGET', P .. 'meta', 'run_id', 'run_since')
+  local run = string.match(call('INFO', 'server'), 'run_id:(%x+)') or ''
+  local known = call('HMGET', P .. 'meta', 'run_id', 'run_since')
   if known[1] == run then return tonumber(known[2]) end
   local since = known[1] and now or 0
-  redis.call('HSET', P .. 'meta', 'run_id', run, 'run_since', since)
+  call('HSET', P .. 'meta', 'run_id', run, 'run_since', since)
   return since
 end
 -- The lane that has waited longest for a slot of this key may try again.
 local function wake_waiter(key)
   while true do
-    local lane = redis.call('ZPOPMIN', P .. 'wt:' .. key)[1]
+    local lane = call('ZPOPMIN', P .. 'wt:' .. key)[1]
     if not lane then return end
     if lane_has_queues(lane) then
-      redis.call('HDEL', P .. 'ln:' .. lane, 'pu', 'pr', 'pt')
+      unpark_lane(lane)
       want(lane)
       return
     end
@@ -28,14 +28,14 @@ local function wake_waiter(key)
 end
 local function give_back(holder, entry)
   local kind, token, key = string.match(entry, '^(%a) (%S+) (.*)$')
-  redis.call('SREM', P .. 'ih:' .. holder, entry)
+  call('SREM', P .. 'ih:' .. holder, entry)
   if kind == 's' then
-    if redis.call('SREM', P .. 'sl:' .. key, token) == 1 then wake_waiter(key) end
+    if call('SREM', P .. 'sl:' .. key, token) == 1 then wake_waiter(key) end
   elseif kind == 'p' then
-    if redis.call('HGET', P .. 'br:' .. key, 'probe') == token then
-      redis.call('HSET', P .. 'br:' .. key, 'probe', '')
+    if call('HGET', P .. 'br:' .. key, 'probe') == token then
+      call('HSET', P .. 'br:' .. key, 'probe', '')
     end
-  elseif redis.call('SREM', P .. 'ls:' .. key, token) == 1 and lane_has_queues(key) then
+  elseif call('SREM', P .. 'ls:' .. key, token) == 1 and lane_has_queues(key) then
     want(key)
   end
 end

@@ -3,10 +3,10 @@
 -- %MQ% and the message are filled in by scripts.py; a contract test runs it through kombu.
 local WAKE_TTL_S = 2
 local function wake(queue, task)
-  if redis.call('SET', P .. 'woken:' .. queue, '1', 'NX', 'EX', WAKE_TTL_S) then
-    if redis.call('LLEN', '%MQ%' .. queue) > 0 then return end
+  if call('SET', P .. 'woken:' .. queue, '1', 'NX', 'EX', WAKE_TTL_S) then
+    if call('LLEN', '%MQ%' .. queue) > 0 then return end
     local tag = queue .. '-' .. clock[1] .. clock[2]
-    redis.call('LPUSH', '%MQ%' .. queue,
+    call('LPUSH', '%MQ%' .. queue,
       '{"body":"[[],{},{\\"relay\\":1}]","content-encoding":"utf-8",' ..
       '"content-type":"application/json","headers":{"lang":"py","task":"' .. task ..
       '","id":"' .. tag .. '"},"properties":{"correlation_id":"' .. tag ..

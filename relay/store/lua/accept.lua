@@ -7,15 +7,15 @@
 -- Invariants: the same id again changes nothing but rows not yet there; the same idempotency key
 --   answers the first id; nothing is written when the store is marked full.
 -- Bound: O(recipients of the call), at most 1,000.
-local full = redis.call('GET', P .. 'full')
+local full = call('GET', P .. 'full')
 if full then return { 'full', full } end
 local function replay(id)
-  if redis.call('HEXISTS', message_key(id), 'rows') == 1 then return { 'staging', id } end
+  if call('HEXISTS', message_key(id), 'rows') == 1 then return { 'staging', id } end
   return { 'replay', id }
 end
 local idem = req.idem and req.idem ~= '' and P .. 'idem:' .. req.tenant .. ':' .. req.idem
 if idem then
-  local known = redis.call('GET', idem)
+  local known = call('GET', idem)
   if known then
     local id, digest = string.match(known, '^(%w+) (.*)$')
     if digest ~= req.digest then return { 'conflict', id } end
@@ -24,15 +24,17 @@ if idem then
 end
 local m = load_message(req.id)
 if m then
-  local h = redis.call('HMGET', message_key(req.id), 'rows', 'gone')
+  local h = call('HMGET', message_key(req.id), 'rows', 'gone')
   if not h[1] then return { 'replay', req.id } end
   if h[2] then return { 'unknown', req.id } end
 end
-if not m then
+local new
+if m then
+  new = add_recipients(req, m)
+else
   if req.first > 1 then return { 'unknown', req.id } end
-  m = add_message(req, ARGV[2])
-  if idem then redis.call('SET', idem, req.id .. ' ' .. req.digest, 'EX', 86400) end
+  new = add_message(req, ARGV[2])
+  if idem then call('SET', idem, req.id .. ' ' .. req.digest, 'EX', 86400) end
 end
-local new = add_recipients(req, m)
 settle_queues()
 return { 'ok', req.id, new }

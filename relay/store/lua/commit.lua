@@ -7,18 +7,18 @@
 -- Bound: O(limit), at most 500 rows.
 local m = load_message(req.id)
 local key = message_key(req.id)
-local h = redis.call('HMGET', key, 'rows', 'next', 'ev', 'gone', 'o')
-if not m or h[4] or not h[1] or tonumber(h[5]) <= 0 then
-  redis.call('SREM', P .. 'committing', req.id)
-  if not m or h[4] then return { 'unknown' } end
-  redis.call('HDEL', key, 'rows', 'next', 'ev')
+local h = call('HMGET', key, 'rows', 'next', 'gone', 'o')
+if not m or h[3] or not h[1] or tonumber(h[4]) <= 0 then
+  call('SREM', P .. 'committing', req.id)
+  if not m or h[3] then return { 'unknown' } end
+  call('HDEL', key, 'rows', 'next')
   return { 'ok', 0 }
 end
 local at = tonumber(h[2])
 if not at then
   if tonumber(h[1]) < m[M_COUNT] then return { 'missing', tonumber(h[1]), m[M_COUNT] } end
-  announce(req.id, m, h[3])
-  redis.call('ZADD', P .. 'deadlines', first_deadline(m), req.id)
+  announce(req.id, m)
+  call('ZADD', P .. 'deadlines', first_deadline(m), req.id)
   at = 1
 end
 local last = math.min(m[M_COUNT], at + req.limit - 1)
@@ -38,11 +38,11 @@ for n = at, last do
 end
 for q, rids in pairs(by_queue) do make_ready(q, rids) end
 if last < m[M_COUNT] then
-  redis.call('HSET', key, 'next', last + 1)
-  redis.call('SADD', P .. 'committing', req.id)
+  call('HSET', key, 'next', last + 1)
+  call('SADD', P .. 'committing', req.id)
 else
-  redis.call('HDEL', key, 'rows', 'next', 'ev')
-  redis.call('SREM', P .. 'committing', req.id)
+  call('HDEL', key, 'rows', 'next')
+  call('SREM', P .. 'committing', req.id)
 end
 settle_queues()
 return { 'ok', m[M_COUNT] - last }

@@ -12,24 +12,24 @@
 -- Bound: O(limit), at most 500 recipients.
 local CLAIMED_AGAIN_MS = 30000
 local m = load_message(req.id)
-if not m then redis.call('ZREM', P .. 'deadlines', req.id); return { 'none' } end
+if not m then call('ZREM', P .. 'deadlines', req.id); return { 'none' } end
 local key = message_key(req.id)
-local h = redis.call('HMGET', key, 'o', 'rows', 'next', 'gone', 'bo')
-if tonumber(h[1] or 0) <= 0 then redis.call('ZREM', P .. 'deadlines', req.id); return { 'none' } end
+local h = call('HMGET', key, 'o', 'rows', 'next', 'gone', 'bo')
+if tonumber(h[1] or 0) <= 0 then call('ZREM', P .. 'deadlines', req.id); return { 'none' } end
 local due = h[5] and 'bounce'
   or m[M_NOTICE] > 0 and m[M_NOTICE] <= now and m[M_EXPIRES] > now and 'notice'
   or m[M_EXPIRES] <= now and 'expiry'
-if not due then redis.call('ZADD', P .. 'deadlines', first_deadline(m), req.id); return { 'none' } end
+if not due then call('ZADD', P .. 'deadlines', first_deadline(m), req.id); return { 'none' } end
 -- Staged and never committed: what has not come by its expiry never will.
 local is_staging = h[2] and not h[3] and not h[4]
 if is_staging and due == 'notice' then
-  redis.call('ZADD', P .. 'deadlines', m[M_EXPIRES], req.id)
+  call('ZADD', P .. 'deadlines', m[M_EXPIRES], req.id)
   return { 'none' }
 end
 local function close()
   local missing = m[M_COUNT] - tonumber(h[2])
-  redis.call('HSET', key, 'gone', 1)
-  if redis.call('HINCRBY', key, 'o', 0 - missing) <= 0 then end_message(req.id, m) end
+  call('HSET', key, 'gone', 1)
+  if call('HINCRBY', key, 'o', 0 - missing) <= 0 then end_message(req.id, m) end
 end
 local function concerns(rec)
   if not rec or FINAL[rec[STATE]] or rec[STATE] == 'c' then return false end
@@ -73,17 +73,17 @@ local apply = {
   end,
 }
 for i, n in ipairs(req.named) do apply[due](n, open[i]) end
-local is_open = tonumber(redis.call('HGET', key, 'o') or 0) > 0
+local is_open = tonumber(call('HGET', key, 'o') or 0) > 0
 if following > 0 then  -- the caller goes on
 elseif due == 'notice' then
   m[M_NOTICE] = 0
-  redis.call('HSET', key, 'm', cmsgpack.pack(m))
-  redis.call('ZADD', P .. 'deadlines', m[M_EXPIRES], req.id)
+  call('HSET', key, 'm', cmsgpack.pack(m))
+  call('ZADD', P .. 'deadlines', m[M_EXPIRES], req.id)
 elseif due == 'expiry' then
-  if is_open then redis.call('ZADD', P .. 'deadlines', now + CLAIMED_AGAIN_MS, req.id) end
+  if is_open then call('ZADD', P .. 'deadlines', now + CLAIMED_AGAIN_MS, req.id) end
 elseif h[5] == req.asked then
-  redis.call('HDEL', key, 'bo')
-  if is_open then redis.call('ZADD', P .. 'deadlines', first_deadline(m), req.id) end
+  call('HDEL', key, 'bo')
+  if is_open then call('ZADD', P .. 'deadlines', first_deadline(m), req.id) end
 end
 for i, report in ipairs(req.reports) do add_report(report, ARGV[1 + i]) end
 settle_queues()

@@ -7,10 +7,10 @@
 --   may die between any two steps. Bound: O(limit), at most 50.
 local list = P .. req.list
 if req.back then
-  for _, name in ipairs(req.back) do redis.call('ZADD', list, 'XX', now, name) end
+  for _, name in ipairs(req.back) do call('ZADD', list, 'XX', now, name) end
   return {}
 end
-redis.call('DEL', P .. 'woken:' .. req.queue)
-local names = redis.call('ZRANGEBYSCORE', list, '-inf', now, 'LIMIT', 0, req.limit)
-for _, name in ipairs(names) do redis.call('ZADD', list, 'XX', now + req.again_ms, name) end
+call('DEL', P .. 'woken:' .. req.queue)
+local names = call('ZRANGEBYSCORE', list, '-inf', now, 'LIMIT', 0, req.limit)
+for _, name in ipairs(names) do call('ZADD', list, 'XX', now + req.again_ms, name) end
 return names

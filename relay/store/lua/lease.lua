@@ -5,14 +5,14 @@
 --   never revived; one that only ran out is (nothing was taken from it yet). Bound: 1,000 revoked.
 if req.stop then
   -- LT: one that is being reclaimed already stays so.
-  redis.call('ZADD', P .. 'incarnations', 'XX', 'LT', 0, req.holder)
+  call('ZADD', P .. 'incarnations', 'XX', 'LT', 0, req.holder)
   return { 'ok' }
 end
-local expiry = redis.call('ZSCORE', P .. 'incarnations', req.holder)
+local expiry = call('ZSCORE', P .. 'incarnations', req.holder)
 if not req.begin and (not expiry or tonumber(expiry) <= 0) then return { 'lost' } end
 run_since()
-redis.call('ZADD', P .. 'incarnations', now + req.lease_ms, req.holder)
-redis.call('HSET', P .. 'workers', req.holder, req.info)
-local revoked = redis.call('LRANGE', P .. 'iv:' .. req.holder, 0, 999)
-if #revoked > 0 then redis.call('LTRIM', P .. 'iv:' .. req.holder, #revoked, -1) end
+call('ZADD', P .. 'incarnations', now + req.lease_ms, req.holder)
+call('HSET', P .. 'workers', req.holder, req.info)
+local revoked = call('LRANGE', P .. 'iv:' .. req.holder, 0, 999)
+if #revoked > 0 then call('LTRIM', P .. 'iv:' .. req.holder, #revoked, -1) end
 return { 'ok', unpack(revoked) }

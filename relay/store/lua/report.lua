@@ -12,26 +12,26 @@
 local COHORTS = 10
 local changes = {}
 local function close(key)
-  if redis.call('DEL', P .. 'br:' .. key) == 1 then changes[#changes + 1] = { key, 'closed', 0, '', '' } end
+  if call('DEL', P .. 'br:' .. key) == 1 then changes[#changes + 1] = { key, 'closed', 0, '', '' } end
 end
 local function fail(key, threshold, reason, text)
   local k = P .. 'br:' .. key
-  if tonumber(redis.call('HGET', k, 'until') or 0) > now then return end
-  local openings = redis.call('HINCRBY', k, 'fails', 1) - threshold + 1
-  redis.call('PEXPIRE', k, 86400000)
+  if tonumber(call('HGET', k, 'until') or 0) > now then return end
+  local openings = call('HINCRBY', k, 'fails', 1) - threshold + 1
+  call('PEXPIRE', k, 86400000)
   if openings < 1 then return end
   local until_ms = now + math.min(req.base_ms * openings * openings, req.cap_ms)
-  redis.call('HSET', k, 'until', until_ms, 'probe', '', 'reason', reason, 'text', text)
+  call('HSET', k, 'until', until_ms, 'probe', '', 'reason', reason, 'text', text)
   changes[#changes + 1] = { key, 'open', until_ms, reason, text }
 end
 local function feed_window(key, good, limit, initial)
   local k = P .. 'fb:' .. key
-  local h = redis.call('HMGET', k, 'window', 'success', 'failure', 'cohorts')
+  local h = call('HMGET', k, 'window', 'success', 'failure', 'cohorts')
   local window = tonumber(h[1]) or initial
   local success, failure, cohorts = tonumber(h[2]) or 0, tonumber(h[3]) or 0, tonumber(h[4]) or 0
   if good then
     cohorts = 0
-    if window < limit and window < redis.call('SCARD', P .. 'sl:' .. key) + initial then
+    if window < limit and window < call('SCARD', P .. 'sl:' .. key) + initial then
       local g = 1 / window
       success = success + g
       while success + g / 2 >= 1 do window = window + 1; success = math.max(success - 1, 0); failure = 0 end
@@ -42,15 +42,15 @@ local function feed_window(key, good, limit, initial)
     local f = 1 / window
     cohorts = cohorts + f
     if cohorts >= COHORTS then
-      redis.call('DEL', k)
+      call('DEL', k)
       return fail(key, 1, 'connections_failed', 'connection after connection failed')
     end
     failure = failure - f
     while failure - f / 2 < 0 do window = window - 1; failure = failure + 1; success = 0 end
     window = math.max(window, 1)
   end
-  redis.call('HSET', k, 'window', window, 'success', success, 'failure', failure, 'cohorts', cohorts)
-  redis.call('PEXPIRE', k, 3600000)
+  call('HSET', k, 'window', window, 'success', success, 'failure', failure, 'cohorts', cohorts)
+  call('PEXPIRE', k, 3600000)
 end
 for _, w in ipairs(req.windows) do feed_window(w[1], w[2], w[3], w[4]) end
 for _, b in ipairs(req.breakers) do

@@ -10,13 +10,13 @@
 local HANDED_OUT_MS = 15000
 local d, timer = req.destination, 'd:' .. req.destination
 if req.after == '' then
-  redis.call('ZREM', P .. 'unrouted', d)
+  call('ZREM', P .. 'unrouted', d)
   local route
   if req.lane then
     route = { lane = req.lane, fresh = now + req.fresh_ms, stale = now + req.stale_ms, fails = 0,
       ['until'] = 0, reason = '', text = '' }
-    redis.call('HSET', P .. 'ln:' .. req.lane, 'site', ARGV[2])
-    redis.call('PEXPIRE', P .. 'ln:' .. req.lane, 2 * req.stale_ms)
+    call('HSET', P .. 'ln:' .. req.lane, 'site', ARGV[2])
+    call('PEXPIRE', P .. 'ln:' .. req.lane, 2 * req.stale_ms)
   else
     route = route_of(d) or { lane = '', fresh = 0, stale = 0, fails = 0 }
     -- Of look-ups side by side one failure counts.
@@ -27,15 +27,17 @@ if req.after == '' then
     route.reason = req.reason
     route.text = req.text
   end
-  redis.call('SET', P .. 'ro:' .. d, cmsgpack.pack(route), 'PX',
+  routes[d] = route
+  call('SET', P .. 'ro:' .. d, cmsgpack.pack(route), 'PX',
     math.max(route.stale, route['until'], now) - now + 3600000)
 end
 local from = req.after == '' and '-' or '(' .. req.after
-local queues = redis.call('ZRANGEBYLEX', P .. 'dest:' .. d, from, '+', 'LIMIT', 0, req.limit)
-local more = #queues == req.limit and queues[#queues] or ''
+local names = call('ZRANGEBYLEX', P .. 'dest:' .. d, from, '+', 'LIMIT', 0, req.limit)
+local more = #names == req.limit and names[#names] or ''
 -- Before the queues are looked at: what is on a timer is not asked for again.
-if more ~= '' then redis.call('ZADD', P .. 'timers', now + HANDED_OUT_MS, timer)
-elseif req.lane then redis.call('ZREM', P .. 'timers', timer)
-else redis.call('ZADD', P .. 'timers', route_of(d)['until'], timer) end
-for _, q in ipairs(queues) do activate(q) end
-return { #queues, more }
+if more ~= '' then call('ZADD', P .. 'timers', now + HANDED_OUT_MS, timer)
+elseif req.lane then call('ZREM', P .. 'timers', timer)
+else call('ZADD', P .. 'timers', route_of(d)['until'], timer) end
+for _, q in ipairs(names) do touched[q] = true end
+settle_queues()
+return { #names, more }

@@ -36,18 +36,20 @@ local function apply(item, m, rec)
       enter_ready(q, rid, rec, true)
     end
     save_recipient(id, n, rec)
-    if m[M_EXPIRES] <= now then redis.call('ZADD', P .. 'deadlines', now, id) end
+    if m[M_EXPIRES] <= now then call('ZADD', P .. 'deadlines', now, id) end
   end
   if item[12] ~= '' then count('counters', 'attempts:' .. item[12] .. ':' .. item[9], 1) end
   for _, type in ipairs({ item[10], item[13] }) do
     if type ~= '' then emit(type, rid .. ':' .. rec[ATTEMPT] .. ':' .. type, item[11]) end
   end
 end
+local known = {}
 local function settle(item)
   local id, n, attempt, kind = item[1], item[2], item[3], item[4]
-  redis.call('SREM', P .. 'is:' .. req.holder, id .. '.' .. n .. ':' .. attempt)
-  local m = load_message(id)
-  local rec = m and load_recipient(id, n)
+  lets_go('is', req.holder, id .. '.' .. n .. ':' .. attempt)
+  local m, rec = known[id], nil
+  if m then rec = load_recipient(id, n) else m, rec = load_both(id, n) end
+  known[id] = m
   if not rec then return 'unknown' end
   if rec[ATTEMPT] == attempt then
     if rec[STATE] == 'c' and rec[HOLDER] == req.holder then apply(item, m, rec); return 'ok' end

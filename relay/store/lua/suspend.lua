@@ -10,20 +10,21 @@
 -- Invariants: the rule comes before the queues, so those created meanwhile follow it; a caller that
 --   dies between leaves it in `suspending`, and the ticker goes on. Bound: 200 queues, 500 recipients.
 local function park(q)
-  redis.call('HSET', qkey(q), 'pu', now + req.for_ms, 'pr', req.reason, 'pt', req.text)
+  queue(q).pu = now + req.for_ms
+  call('HSET', qkey(q), 'pu', now + req.for_ms, 'pr', req.reason, 'pt', req.text)
   set_timer('q:' .. q, now + req.for_ms)
-  activate(q)
+  touched[q] = true
   return 1
 end
 local function follow(q)
   apply_suspensions(q)
-  local until_ms = tonumber(redis.call('HGET', qkey(q), 'su') or 0)
+  local until_ms = queue(q).su
   if until_ms > 0 then set_timer('q:' .. q, until_ms) end
-  activate(q)
+  touched[q] = true
   return 1
 end
 local function flush(q, most)
-  local rids = redis.call('ZRANGE', qkey(q) .. ':d', 0, most - 1)
+  local rids = call('ZRANGE', qkey(q) .. ':d', 0, most - 1)
   for _, rid in ipairs(rids) do
     local id, n = split_rid(rid)
     local rec = load_recipient(id, n)
@@ -32,32 +33,32 @@ local function flush(q, most)
       enter_ready(q, rid, rec, false)
       save_recipient(id, n, rec)
     else
-      redis.call('ZREM', qkey(q) .. ':d', rid)
+      call('ZREM', qkey(q) .. ':d', rid)
     end
   end
   return #rids
 end
 if req.verb == 'rule' then
   local until_ms = now + req.for_ms
-  redis.call('HSET', P .. 'suspensions', req.id, cmsgpack.pack({ match = req.match, reason = req.reason,
+  call('HSET', P .. 'suspensions', req.id, cmsgpack.pack({ match = req.match, reason = req.reason,
     ['until'] = until_ms, actor = req.actor }))
-  redis.call('SADD', P .. 'suspending', req.id)
+  call('SADD', P .. 'suspending', req.id)
   set_timer('s:' .. req.id, until_ms)
   return { 0, until_ms }
 elseif req.verb == 'over' then
-  local raw = redis.call('HGET', P .. 'suspensions', req.id)
+  local raw = call('HGET', P .. 'suspensions', req.id)
   if not raw then return { 0, '' } end
   local rule = cmsgpack.unpack(raw)
   rule['until'] = 0
-  redis.call('HSET', P .. 'suspensions', req.id, cmsgpack.pack(rule))
-  redis.call('SADD', P .. 'suspending', req.id)
+  call('HSET', P .. 'suspensions', req.id, cmsgpack.pack(rule))
+  call('SADD', P .. 'suspending', req.id)
   return { 1, '' }
 elseif req.verb == 'done' then
-  redis.call('SREM', P .. 'suspending', req.id)
-  local raw = redis.call('HGET', P .. 'suspensions', req.id)
+  call('SREM', P .. 'suspending', req.id)
+  local raw = call('HGET', P .. 'suspensions', req.id)
   if raw and cmsgpack.unpack(raw)['until'] <= now then
-    redis.call('HDEL', P .. 'suspensions', req.id)
-    redis.call('ZREM', P .. 'timers', 's:' .. req.id)
+    call('HDEL', P .. 'suspensions', req.id)
+    call('ZREM', P .. 'timers', 's:' .. req.id)
   end
   return { 1, '' }
 elseif req.lane then
@@ -66,7 +67,7 @@ elseif req.lane then
 end
 local changed = 0
 for _, q in ipairs(req.queues) do
-  if redis.call('EXISTS', qkey(q)) == 1 then
+  if queue(q).exists then
     if req.verb == 'follow' then changed = changed + follow(q)
     elseif req.verb == 'park' then changed = changed + park(q)
     else

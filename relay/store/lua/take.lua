@@ -13,7 +13,7 @@ local lane, token = req.lane, req.token
 local function refuse(key, limit, until_ms, reason)
   -- A lane that has a session is not put to rest: new mail may still wake that one.
   if sessions_of(lane) == 0 then park_lane(lane, until_ms, reason, key)
-  else redis.call('ZREM', P .. 'wanting:' .. pool_of(lane), lane) end
+  else want_no_more(lane) end
   return { 'no', key, tostring(limit), until_ms, reason }
 end
 local breakers = {}
@@ -23,10 +23,10 @@ for key in pairs(req.windows) do
   for _, other in ipairs(breakers) do known = known or other == key end
   if not known then breakers[#breakers + 1] = key end
 end
-if redis.call('SISMEMBER', P .. 'ls:' .. lane, token) == 1 then
+if call('SISMEMBER', P .. 'ls:' .. lane, token) == 1 then
   local probing = 0
   for _, key in ipairs(breakers) do
-    if redis.call('HGET', P .. 'br:' .. key, 'probe') == token then probing = 1 end
+    if call('HGET', P .. 'br:' .. key, 'probe') == token then probing = 1 end
   end
   return { 'ok', probing }
 end
@@ -34,7 +34,7 @@ if not lane_has_queues(lane) then return { 'idle' } end
 if not is_leased(req.holder) then return { 'no', req.holder, '0', now + 1000, 'lease_lost' } end
 local probing = {}
 for _, key in ipairs(breakers) do
-  local b = redis.call('HMGET', P .. 'br:' .. key, 'until', 'probe', 'reason')
+  local b = call('HMGET', P .. 'br:' .. key, 'until', 'probe', 'reason')
   if b[1] then
     if tonumber(b[1]) > now then return refuse(key, 0, tonumber(b[1]), b[3] or 'breaker_open') end
     if b[2] and b[2] ~= '' then return refuse(key, 1, now + PROBE_AGAIN_MS, 'breaker_probing') end
@@ -44,38 +44,38 @@ end
 for _, slot in ipairs(req.slots) do
   local key, ceiling = slot[1], slot[2]
   if req.windows[key] then
-    local window = tonumber(redis.call('HGET', P .. 'fb:' .. key, 'window')) or req.windows[key]
+    local window = tonumber(call('HGET', P .. 'fb:' .. key, 'window')) or req.windows[key]
     ceiling = math.min(ceiling, math.floor(window))
   end
-  if redis.call('SCARD', P .. 'sl:' .. key) >= ceiling then
-    redis.call('ZADD', P .. 'wt:' .. key, 'NX', now, lane)
+  if call('SCARD', P .. 'sl:' .. key) >= ceiling then
+    call('ZADD', P .. 'wt:' .. key, 'NX', now, lane)
     return refuse(key, ceiling, now + SLOT_AGAIN_MS, 'connection_limit')
   end
 end
 local now_us = now * 1000
 for _, rate in ipairs(req.rates) do
-  local tat = math.max(tonumber(redis.call('GET', P .. 'rt:' .. rate[1])) or 0, now_us)
+  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now_us)
   local wait = tat + rate[2] - rate[3] * rate[2] - now_us
   if wait > 0 then
     return refuse(rate[1], rate[2], now + math.ceil(wait / 1000), 'connection_rate')
   end
 end
 for _, rate in ipairs(req.rates) do
-  local tat = math.max(tonumber(redis.call('GET', P .. 'rt:' .. rate[1])) or 0, now_us) + rate[2]
-  redis.call('SET', P .. 'rt:' .. rate[1], string.format('%.0f', tat), 'PX',
+  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now_us) + rate[2]
+  call('SET', P .. 'rt:' .. rate[1], string.format('%.0f', tat), 'PX',
     math.ceil((tat - now_us) / 1000) + 1000)
 end
 local held = { 'l ' .. token .. ' ' .. lane }
 for _, slot in ipairs(req.slots) do
-  redis.call('SADD', P .. 'sl:' .. slot[1], token)
-  redis.call('ZREM', P .. 'wt:' .. slot[1], lane)
+  call('SADD', P .. 'sl:' .. slot[1], token)
+  call('ZREM', P .. 'wt:' .. slot[1], lane)
   held[#held + 1] = 's ' .. token .. ' ' .. slot[1]
 end
 for _, key in ipairs(probing) do
-  redis.call('HSET', P .. 'br:' .. key, 'probe', token)
+  call('HSET', P .. 'br:' .. key, 'probe', token)
   held[#held + 1] = 'p ' .. token .. ' ' .. key
 end
-redis.call('SADD', P .. 'ls:' .. lane, token)
-redis.call('SADD', P .. 'ih:' .. req.holder, unpack(held))
-redis.call('ZREM', P .. 'wanting:' .. pool_of(lane), lane)
+call('SADD', P .. 'ls:' .. lane, token)
+call('SADD', P .. 'ih:' .. req.holder, unpack(held))
+want_no_more(lane)
 return { 'ok', #probing > 0 and 1 or 0 }

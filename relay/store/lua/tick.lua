@@ -7,17 +7,18 @@
 --   retry list in order of their due time; a dead holder's recipients come back to the front with
 --   their lost claim counted; after a restart of Redis nothing is reclaimed for grace_ms.
 -- Bound: O(limit), at most 500 recipients, 100 timers.
-local lock = redis.call('GET', P .. 'ticker')
+local lock = call('GET', P .. 'ticker')
 if lock and lock ~= req.holder then return { 'busy' } end
-redis.call('SET', P .. 'ticker', req.holder, 'PX', 1500)
+call('SET', P .. 'ticker', req.holder, 'PX', 1500)
 local budget = req.limit
+drops_empty = true
 
 local function promote(q)
-  local due = redis.call('ZRANGEBYSCORE', qkey(q) .. ':d', '-inf', now, 'LIMIT', 0, budget)
+  local due = call('ZRANGEBYSCORE', qkey(q) .. ':d', '-inf', now, 'LIMIT', 0, budget)
   for _, rid in ipairs(due) do
     local id, n = split_rid(rid)
     local rec = load_recipient(id, n)
-    redis.call('ZREM', qkey(q) .. ':d', rid)
+    call('ZREM', qkey(q) .. ':d', rid)
     if rec and rec[STATE] == 'd' then
       shift(q, 'd', -1)
       count_state('d', -1)
@@ -26,33 +27,37 @@ local function promote(q)
     end
   end
   budget = budget - #due
-  local next_due = redis.call('ZRANGE', qkey(q) .. ':d', 0, 0, 'WITHSCORES')
+  local next_due = call('ZRANGE', qkey(q) .. ':d', 0, 0, 'WITHSCORES')
   if next_due[2] then set_timer('q:' .. q, math.max(tonumber(next_due[2]), now + (budget > 0 and 0 or 1))) end
   touched[q] = true
 end
 local fired = {
   q = function(q)
-    local h = redis.call('HMGET', qkey(q), 'su', 'pu')
-    if h[1] and tonumber(h[1]) <= now then apply_suspensions(q) end
-    if h[2] and tonumber(h[2]) <= now then redis.call('HDEL', qkey(q), 'pu', 'pr', 'pt') end
+    local known = queue(q)
+    if not known.exists then return end
+    if known.su > 0 and known.su <= now then apply_suspensions(q) end
+    if known.pu > 0 and known.pu <= now then
+      known.pu = 0
+      call('HDEL', qkey(q), 'pu', 'pr', 'pt')
+    end
     promote(q)
   end,
   l = function(lane)
-    local parked = tonumber(redis.call('HGET', P .. 'ln:' .. lane, 'pu') or 0)
+    local parked = lane_record(lane).pu
     if parked > now then set_timer('l:' .. lane, parked); return end
-    redis.call('HDEL', P .. 'ln:' .. lane, 'pu', 'pr', 'pt')
+    unpark_lane(lane)
     if lane_has_queues(lane) then want(lane) end
   end,
   d = function(destination)
-    if redis.call('EXISTS', P .. 'dest:' .. destination) == 1 then ask_route(destination) end
+    if call('EXISTS', P .. 'dest:' .. destination) == 1 then ask_route(destination) end
   end,
-  s = function(id) redis.call('HDEL', P .. 'suspensions', id) end,
+  s = function(id) call('HDEL', P .. 'suspensions', id) end,
 }
 local worked = 0
-local timers = redis.call('ZRANGEBYSCORE', P .. 'timers', '-inf', now, 'LIMIT', 0, 100)
+local timers = call('ZRANGEBYSCORE', P .. 'timers', '-inf', now, 'LIMIT', 0, 100)
 for _, name in ipairs(timers) do
   if budget <= 0 then break end
-  redis.call('ZREM', P .. 'timers', name)
+  call('ZREM', P .. 'timers', name)
   fired[string.sub(name, 1, 1)](string.sub(name, 3))
   worked = worked + 1
 end
@@ -66,22 +71,23 @@ local function reclaim(holder, expiry)
   local unheard = expiry == UNHEARD or expiry > 0 and expiry - (req.grace_ms - 15000) < run_since()
   -- Score 0: it ended its lease itself, nothing was lost.
   if expiry > 0 then
-    redis.call('ZADD', P .. 'incarnations', unheard and UNHEARD or BEING_RECLAIMED, holder)
+    call('ZADD', P .. 'incarnations', unheard and UNHEARD or BEING_RECLAIMED, holder)
     emit('worker.lost', holder, cmsgpack.pack({ incarnation = holder }))
   end
-  local rids = redis.call('SRANDMEMBER', P .. 'ic:' .. holder, math.max(budget, 1))
+  local rids = call('SRANDMEMBER', P .. 'ic:' .. holder, math.max(budget, 1))
   table.sort(rids, function(a, b) return a > b end)  -- each goes to the front: the oldest comes last
   for _, rid in ipairs(rids) do come_back(holder, rid, req.uncertain, unheard) end
-  for _, entry in ipairs(redis.call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
+  for _, entry in ipairs(call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
   budget = budget - #rids
   worked = worked + #rids
-  if redis.call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
-    redis.call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder, P .. 'ia:' .. holder)
-    redis.call('ZREM', P .. 'incarnations', holder)
-    redis.call('HDEL', P .. 'workers', holder)
+  remove_ended()
+  if call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
+    call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder, P .. 'ia:' .. holder)
+    call('ZREM', P .. 'incarnations', holder)
+    call('HDEL', P .. 'workers', holder)
   end
 end
-local dead = redis.call('ZRANGEBYSCORE', P .. 'incarnations', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 4)
+local dead = call('ZRANGEBYSCORE', P .. 'incarnations', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 4)
 -- After a restart of the server nobody could renew: everyone gets the time to do so.
 if #dead > 0 and now >= run_since() + req.grace_ms then
   for i = 1, #dead, 2 do
@@ -92,24 +98,32 @@ if #dead > 0 and now >= run_since() + req.grace_ms then
 end
 -- Tasks are hints that may be lost: post them again while there is work.
 for _, pool in ipairs(req.pools) do
-  if redis.call('ZCOUNT', P .. 'wanting:' .. pool, '-inf', now) > 0 then wake_pool(pool) end
+  if call('ZCOUNT', P .. 'wanting:' .. pool, '-inf', now) > 0 then wake_pool(pool) end
 end
-if redis.call('ZCOUNT', P .. 'unrouted', '-inf', now) > 0 then wake_route() end
+if call('ZCOUNT', P .. 'unrouted', '-inf', now) > 0 then wake_route() end
 -- Finished messages are kept for an hour, the newest 100,000 of them; events up to `keep`.
-local gone = redis.call('ZRANGEBYSCORE', P .. 'finished', '-inf', now - FINISHED_MS, 'LIMIT', 0, 200)
-if #gone == 0 and redis.call('ZCARD', P .. 'finished') > 100000 then
-  gone = redis.call('ZRANGE', P .. 'finished', 0, 99)
+local gone = call('ZRANGEBYSCORE', P .. 'finished', '-inf', now - FINISHED_MS, 'LIMIT', 0, 500)
+if #gone == 0 and call('ZCARD', P .. 'finished') > 100000 then
+  gone = call('ZRANGE', P .. 'finished', 0, 499)
 end
+if #gone > 0 then call('ZREM', P .. 'finished', unpack(gone)) end
 for _, id in ipairs(gone) do
-  redis.call('ZREM', P .. 'finished', id)
   local m = load_message(id)
   if m then
-    for first = m[M_COUNT], 1, -50 do redis.call('UNLINK', bucket_key(id, first)) end
-    redis.call('UNLINK', message_key(id))
+    for first = m[M_COUNT], 1, -50 do call('UNLINK', bucket_key(id, first)) end
+    call('UNLINK', message_key(id))
   end
 end
-redis.call('XTRIM', P .. 'events', 'MAXLEN', '~', req.keep, 'LIMIT', 1000)
-local next_timer = redis.call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')[2]
-local due = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', now, 'LIMIT', 0, 20)
-return { 'ok', worked, tonumber(next_timer or 0), due, redis.call('SRANDMEMBER', P .. 'committing', 10),
-  redis.call('SRANDMEMBER', P .. 'suspending', 10), poisoned }
+-- The counters as they stood when a minute began: what a minute brought is the difference of two.
+local minute = P .. 'minute:' .. math.floor(now / 60000)
+if call('EXISTS', minute) == 0 then
+  local counters = call('HGETALL', P .. 'counters')
+  call('HSET', minute, 'at', now)
+  for i = 1, #counters, 1000 do call('HSET', minute, unpack(counters, i, math.min(i + 999, #counters))) end
+  call('PEXPIRE', minute, 172800000)
+end
+call('XTRIM', P .. 'events', 'MAXLEN', '~', req.keep, 'LIMIT', 1000)
+local next_timer = call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')[2]
+local due = call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', now, 'LIMIT', 0, 20)
+return { 'ok', worked, tonumber(next_timer or 0), due, call('SRANDMEMBER', P .. 'committing', 10),
+  call('SRANDMEMBER', P .. 'suspending', 10), poisoned }

@@ -18,13 +18,13 @@ local function end_it(q, id, n, rec, state, outcome)
   emit_recipient('recipient.' .. outcome, id, n, m, rec, { actor = req.actor })
 end
 if req.verb == 'bounce' then
-  redis.call('HSET', message_key(req.id), 'bt', cmsgpack.pack({ text = req.text, actor = req.actor }))
+  call('HSET', message_key(req.id), 'bt', cmsgpack.pack({ text = req.text, actor = req.actor }))
 end
 local function revoke(rec, n, wish)
   if rec[WISH] == wish then return false end
   rec[WISH] = wish
   save_recipient(req.id, n, rec)
-  redis.call('RPUSH', P .. 'iv:' .. rec[HOLDER], req.id .. '.' .. n)
+  call('RPUSH', P .. 'iv:' .. rec[HOLDER], req.id .. '.' .. n)
   return true
 end
 local verbs = {
