@@ -18,7 +18,8 @@ from relay.delivery.values import Endpoint, Transaction, TransactionResult
 from relay.model.errors import DeadlineExpired, LeaseLost
 from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
-from relay.policy.classify import classify_session_failure
+from relay.policy.classify import classify_loop, classify_session_failure
+from relay.policy.mx import host_name
 from relay.store.views import QueueMatch
 from relay.store.work import Report
 
@@ -115,6 +116,9 @@ class Carrier:
                     self._refused(endpoints[position], SessionFailed("greeting", cause=silence))
                 )
                 break
+            if self._is_ourselves():
+                verdicts.append(await self._leave_ourselves(endpoints[position]))
+                break  # all hosts that follow are no better than we are
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
             self._is_vouched_for = False
             self.session_id = self._context.new_session_id()
@@ -126,13 +130,33 @@ class Carrier:
 
     @property
     def is_refused_for_good(self) -> bool:
-        """Whether every host said that it takes no mail at all (521, 556; RFC 7504)."""
+        """Whether every host takes no mail at all (521, 556; RFC 7504), or is ourselves."""
         failure = self.failure
         return (
             failure is not None
             and failure.severity is Severity.PERMANENT
             and failure.scope is Scope.HOST
         )
+
+    def _is_ourselves(self) -> bool:
+        assert self._session is not None
+        name = self._session.server_name
+        return bool(name) and host_name(name) == host_name(self.plan.own_name)
+
+    async def _leave_ourselves(self, endpoint: Endpoint) -> Verdict:
+        """A host with our own name takes no mail of ours: it would come back."""
+        await self._drop(polite=True)
+        looped = classify_loop(
+            endpoint.host, self.plan.own_name, is_by_smarthost=self.plan.is_by_smarthost
+        )
+        _log.warning(
+            "session.loop",
+            mx_host=endpoint.host,
+            mx_ip=endpoint.address,
+            site=self.plan.lane.site,
+            text=looped.text,
+        )
+        return looped
 
     def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
         verdict = classify_session_failure(

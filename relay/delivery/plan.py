@@ -10,6 +10,7 @@ from relay.delivery.routing import (
     Routed,
     Unroutable,
     groups_of,
+    mx_port,
     nowhere,
     own_name,
 )
@@ -23,13 +24,18 @@ from relay.settings.schema import Mode, Settings, TlsPolicy
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One frozen value with all that a session of the lane needs; `provider` may be empty."""
+    """One frozen value with all that a session of the lane needs; `provider` may be empty.
+
+    `own_name` is ours where a host that gives itself this name is a mail loop, else empty.
+    """
 
     lane: Lane
     endpoints: tuple[Endpoint, ...]
     dialogue: Dialogue
     shape: Shape
     provider: str
+    is_by_smarthost: bool = False
+    own_name: str = ""
 
 
 async def plan_for(
@@ -76,7 +82,20 @@ async def plan_for(
         ),
         shape=_shape_of(record, shaping),
         provider=record.provider,
+        is_by_smarthost=route is not None,
+        own_name=_name_of_loops(settings, port),
     )
+
+
+def _name_of_loops(settings: Settings, port: int) -> str:
+    """The name that means ourselves (RFC 5321 §5.1), on the port of MX hosts only, as in Postfix.
+
+    On another port an operator may well have a server of the same name; a loop through it ends by
+    the count of its Received fields. Everybody is called localhost.
+    """
+    name = own_name(settings)
+    is_telling = "." in name and not name.startswith("localhost.")
+    return name if is_telling and port == mx_port(settings) else ""
 
 
 def _is_still(route: StaticRoute | None, lane: Lane, record: Routed) -> bool:

@@ -10,7 +10,9 @@ from relay.model.errors import SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, Outcome, Submission
 from relay.model.state import State
+from relay.policy.classify import status_code
 from relay.policy.route import RouteTable
+from relay.policy.statuses import BY_REASON
 
 #: A report that cannot be delivered is given up after this (Postfix: bounce_queue_lifetime 5 d).
 REPORT_LIFETIME_S = 2 * 86400.0
@@ -78,9 +80,11 @@ def report(
 
 def _reported(outcome: Outcome) -> Reported:
     verdict, reply = outcome.verdict, outcome.verdict.reply
-    status = "5.0.0" if outcome.state is State.FAILED else "4.4.7"
-    if reply is not None and reply.enhanced is not None:
-        status = reply.enhanced
+    status = "4.4.7"
+    if outcome.state is State.FAILED:
+        status = BY_REASON.get(verdict.reason, "5.0.0")
+    if reply is not None:
+        status = status_code(reply)
     return Reported(
         address=outcome.event["address"],
         action="failed",

@@ -206,6 +206,18 @@ def classify_session_failure(
     return classify_breakage(cause, phase)
 
 
+def classify_loop(host: str, name: str, *, is_by_smarthost: bool) -> Verdict:
+    """The verdict of a host that gives itself our own name: mail would come back to us.
+
+    RFC 5321 §5.1, §6.3: as MX host it fails the mail (5.4.6), for the domain's MX records are
+    wrong or we should know the domain; as smarthost it is our configuration, and mail waits.
+    """
+    text = f"Mail loops back to myself: {host} calls itself {name}, as we do."
+    if is_by_smarthost:
+        return Verdict(Severity.TRANSIENT, Scope.ROUTE, "routing_loop", text)
+    return Verdict(Severity.PERMANENT, Scope.HOST, "routing_loop", text)
+
+
 def classify_transaction(
     answers: Answers, *, provider: str | None = None, rules: Rules = NO_RULES
 ) -> list[Verdict]:

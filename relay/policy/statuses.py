@@ -144,6 +144,14 @@ BY_CODE: dict[tuple[int, str] | int, Meaning] = {
     (556, "RCPT"): Meaning("null_mx"),
 }
 
+#: The enhanced code to report where our own judgement, no reply, was the end (RFC 3463 §3).
+BY_REASON = {
+    "no_such_domain": "5.1.2",
+    "null_mx": "5.1.10",
+    "no_usable_host": "5.4.4",
+    "routing_loop": "5.4.6",
+}
+
 
 def subject_detail(enhanced: str | None) -> str:
     """`7.26` of `5.7.26`; `0.0` where there is no code."""

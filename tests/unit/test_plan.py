@@ -280,3 +280,28 @@ async def test_hosts_that_vanish_after_routing_end_as_a_verdict(
     plan = await plan_from(sick, resolver)
     assert isinstance(plan, Unroutable)
     assert plan.verdict.reason == "dns_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("hostname", "smarthost", "expected"),
+    [
+        ("relay.test", "", "relay.test"),
+        ("relay.test", "smtp://10.0.0.1", "relay.test"),
+        # A content filter or another server of this machine has a port of its own.
+        ("relay.test", "smtp://10.0.0.1:10025", ""),
+        ("localhost", "", ""),
+        ("localhost.localdomain", "", ""),
+    ],
+)
+async def test_own_name_means_a_loop_on_the_port_of_mx_hosts(
+    resolver: Resolver, dns_server: ScriptedDns, hostname: str, smarthost: str, expected: str
+) -> None:
+    dns_server.add("a.test", "MX", "10 mx.a.test.")
+    dns_server.add("mx.a.test", "A", "8.8.8.8")
+    delivery = Delivery(mode=Mode.LIVE, hostname=hostname, smarthost=smarthost)
+    settings = Settings(dns=QUICK, delivery=delivery)
+    destination = RouteTable.from_settings(settings).destination_for("a.test")
+    record = await record_of(destination, resolver, settings)
+    plan = await plan_from(record, resolver, settings)
+    assert isinstance(plan, Plan)
+    assert (plan.own_name, plan.is_by_smarthost) == (expected, bool(smarthost))

@@ -21,6 +21,7 @@ from relay.model.reply import Reply
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import (
     classify_breakage,
+    classify_loop,
     classify_reply,
     classify_session_failure,
     classify_transaction,
@@ -585,3 +586,12 @@ def test_every_recipient_gets_one_verdict_and_success_needs_a_250_after_the_dot(
             assert mail is not None and mail.is_positive
             assert answer is not None and answer.is_positive
             assert final is not None and final.is_positive
+
+
+def test_mx_host_with_our_own_name_fails_the_mail_and_a_smarthost_pauses() -> None:
+    by_mx = classify_loop("mx.a.test", "relay.test", is_by_smarthost=False)
+    assert (by_mx.severity, by_mx.scope) == (Severity.PERMANENT, Scope.HOST)
+    by_smarthost = classify_loop("out.test", "relay.test", is_by_smarthost=True)
+    assert (by_smarthost.severity, by_smarthost.scope) == (Severity.TRANSIENT, Scope.ROUTE)
+    assert by_mx.reason == by_smarthost.reason == "routing_loop"
+    assert "mx.a.test calls itself relay.test" in by_mx.text
