@@ -3,6 +3,7 @@
 Nothing here writes. What a list shows is kept by the transitions; no view scans recipients.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -41,6 +42,11 @@ _WORD = {
     "S": State.SUPPRESSED,
 }
 _PAGE = 200
+#: Messages and recipients that one page of messages looks at: a filter that few fit is followed
+#: from page to page, so that no question takes longer the more is queued.
+LOOKED_AT = 2000
+#: Queues read side by side: their commands leave in one write.
+_SIDE_BY_SIDE = 50
 
 
 class QueueMatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,8 +200,11 @@ class Views:
         if b"m" not in fields:
             raise NotFound(f"no message {queue_id} (finished ones are kept for an hour)")
         record = decode_message(fields[b"m"])
-        for bucket in range(1, (record.count + 49) // 50):
-            fields |= await self._fields(f"{self.p}b:{queue_id}:{bucket}")
+        buckets = range(1, (record.count + 49) // 50)
+        for more in await asyncio.gather(
+            *(self._fields(f"{self.p}b:{queue_id}:{bucket}") for bucket in buckets)
+        ):
+            fields |= more
         waits = Waits(self.wire, self.p)
         recipients = []
         for number in range(1, record.count + 1):
@@ -247,25 +256,39 @@ class Views:
     async def messages(
         self, which: MessageFilter, *, limit: int = 50, cursor: str = ""
     ) -> tuple[list[MessageView], str]:
-        """Live messages, then finished ones, that fit; the cursor of the next page or ""."""
+        """Live messages, then finished ones, that fit; the cursor of the next page or "".
+
+        A page may have less than `limit`, even nothing, and be followed by another one.
+        """
         source, _, offset_text = (cursor or "deadlines:0").partition(":")
-        offset, found, now = int(offset_text), list[MessageView](), time.time()
+        offset, found, looked, now = int(offset_text), list[MessageView](), 0, time.time()
+        while source:
+            async for position, view in self._messages_from(source, offset):
+                if len(found) == limit or looked >= LOOKED_AT:
+                    return found, f"{source}:{position}"
+                looked += 1 + (len(view.recipients) if view is not None else 0)
+                if view is not None and which.fits(view, now):
+                    found.append(view)
+            source, offset = ("finished", 0) if source == "deadlines" else ("", 0)
+        return found, ""
+
+    async def _messages_from(
+        self, source: str, offset: int
+    ) -> AsyncIterator[tuple[int, MessageView | None]]:
+        """Messages of an index, newest first, with their positions; None for one that went."""
         while True:
             ids = await self.wire.call("ZREVRANGE", self.p + source, offset, offset + _PAGE - 1)
-            for position, raw in enumerate(ids):
-                if len(found) == limit:
-                    return found, f"{source}:{offset + position}"
-                try:
-                    view = await self.message(raw.decode())
-                except NotFound:
-                    continue
-                if which.fits(view, now):
-                    found.append(view)
-            offset += len(ids)
+            for raw in ids:
+                yield offset, await self._message_or_none(raw.decode())
+                offset += 1
             if len(ids) < _PAGE:
-                if source == "finished":
-                    return found, ""
-                source, offset = "finished", 0
+                return
+
+    async def _message_or_none(self, queue_id: str) -> MessageView | None:
+        try:
+            return await self.message(queue_id)
+        except NotFound:
+            return None
 
     # -- queues ------------------------------------------------------------------------------
 
@@ -285,19 +308,21 @@ class Views:
             start = b"(" + names[-1]
 
     async def queues(self, match: QueueMatch, *, limit: int = 1000) -> list[QueueView]:
-        """The matching queues."""
-        waits = Waits(self.wire, self.p)
-        views: list[QueueView] = []
+        """The first matching queues by name."""
+        waits, names, views = Waits(self.wire, self.p), list[str](), list[QueueView]()
         if match.destination:
             members = await self.wire.call("ZRANGE", self.p + "dest:" + match.destination, 0, -1)
             names = [raw.decode() for raw in members]
-            names = [name for name in names if match.fits(*split_queue_name(name))]
+            names = [name for name in names if match.fits(*split_queue_name(name))][:limit]
         else:
-            names = [name async for name in self._queue_names(match)]
-        for name in names[:limit]:
-            view = await self._queue(name, waits)
-            if view is not None:
-                views.append(view)
+            async for name in self._queue_names(match):
+                names.append(name)
+                if len(names) == limit:
+                    break
+        for start in range(0, len(names), _SIDE_BY_SIDE):
+            some = names[start : start + _SIDE_BY_SIDE]
+            read = await asyncio.gather(*(self._queue(name, waits) for name in some))
+            views += [view for view in read if view is not None]
         return views
 
     async def _queue(self, name: str, waits: Waits) -> QueueView | None:
@@ -333,13 +358,14 @@ class Views:
 
         Exact for ready mail and for queues of up to 20 deferred recipients.
         """
-        heads = [
-            *await self.wire.call("LRANGE", key + ":r", 0, 0),
-            *await self.wire.call("LRANGE", key + ":y", 0, 0),
-            *await self.wire.call("ZRANGE", key + ":d", 0, 19),
-            *await self.wire.call("ZRANGE", key + ":h", 0, 0),
-        ]
-        return min((accepted_at(head.decode()) for head in heads), default=None)
+        heads = await asyncio.gather(
+            self.wire.call("LRANGE", key + ":r", 0, 0),
+            self.wire.call("LRANGE", key + ":y", 0, 0),
+            self.wire.call("ZRANGE", key + ":d", 0, 19),
+            self.wire.call("ZRANGE", key + ":h", 0, 0),
+        )
+        times = (accepted_at(rid.decode()) for some in heads for rid in some)
+        return min(times, default=None)
 
     async def suspensions(self) -> list[Suspension]:
         """Suspensions in force."""

@@ -152,7 +152,11 @@ class Messages:
         return json_response(AcceptedShape.of(receipt, prepared.warnings), 202, headers)
 
     async def list(self, query: Annotated[MessageQuery, QueryParameters()]) -> Response:
-        """Messages that fit, live ones first, newest first."""
+        """Messages that fit, live ones first, newest first.
+
+        A page may have fewer than `limit`, even none, and still a next one: how much is looked at
+        for one page is bounded.
+        """
         views, cursor = await self._door.store.messages(
             query.filter(), limit=query.limit, cursor=query.cursor
         )
