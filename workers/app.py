@@ -20,7 +20,7 @@ app = make_app(load_settings())
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def log_as_relay(**_: Any) -> None:
     """Celery's own lines go where ours go; "task received" says nothing about mail."""
-    configure_logging(app.relay_settings, service="worker")
+    configure_logging(app.relay_settings, service="worker", gathers=True)
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A wake-up that comes while a worker stops goes back to its queue: no news to anybody.

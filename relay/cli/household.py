@@ -152,9 +152,11 @@ class Household:
         mode, watermark = str(self.settings.delivery.mode), self.settings.redis.disk_watermark
         await guard_disk(redis.url, mode, redis.folder, watermark)
 
-    def _write(self, name: str, line: bytes) -> None:
-        if name != "redis" or is_news(line):
-            self._output.write(name, line)
+    def _write(self, name: str, lines: bytes) -> None:
+        if name != "redis":
+            self._output.write(name, lines)
+        elif news := [line for line in lines.split(b"\n") if is_news(line)]:
+            self._output.write(name, b"\n".join(news))
 
     async def _start(self, supervisor: Supervisor) -> None:
         if self._redis is not None:

@@ -51,5 +51,5 @@ def start_daemon(service: str, config: str, changes: list[str] | None) -> "Setti
             "delivery.mode: is not set, and only `relay up` has a default; set "
             "RELAY_DELIVERY_MODE=sink (no mail leaves the machine) or live"
         )
-    configure_logging(settings, service=service)
+    configure_logging(settings, service=service, gathers=True)
     return settings

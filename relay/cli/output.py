@@ -24,11 +24,19 @@ class Output:
         own = _Own(self, service) if self.is_human else self._stream
         configure_logging(settings, service=service, stream=own, human=self.is_human)
 
-    def write(self, name: str, line: bytes) -> None:
-        """Print one line of a program."""
+    def write(self, name: str, lines: bytes) -> None:
+        """Print lines of a program, given without the last line end."""
         if self.is_human:
-            self._put(self._prefix(name) + line + b"\n")
-        elif line.startswith(b"{"):
+            prefix = self._prefix(name)
+            self._put(prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n")
+        elif lines.startswith(b"{") and lines.count(b"\n") == lines.count(b"\n{"):
+            self._put(lines + b"\n")
+        else:
+            for line in lines.split(b"\n"):
+                self._write_foreign(name, line)
+
+    def _write_foreign(self, name: str, line: bytes) -> None:
+        if line.startswith(b"{"):
             self._put(line + b"\n")
         elif line.strip():
             text = line.decode("utf-8", "backslashreplace")

@@ -48,11 +48,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 class Supervisor:
     """Runs programs until it is told to stop or one of them reports a fault of configuration."""
 
-    def __init__(self, write_line: Callable[[str, bytes], None]) -> None:
-        """`write_line(name, line)` takes every line that a program prints."""
+    def __init__(self, write_lines: Callable[[str, bytes], None]) -> None:
+        """`write_lines(name, lines)` takes what a program prints, without the last line end."""
         self.exit_code = 0
         self.reason = ""  # why it ends, where nobody asked for it
-        self._write_line = write_line
+        self._write_lines = write_lines
         self._runs: list[_Run] = []
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -105,8 +105,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.end)
 
-    def write_line(self, name: str, line: bytes) -> None:
-        self._write_line(name, line)
+    def write_lines(self, name: str, lines: bytes) -> None:
+        self._write_lines(name, lines)
 
     def tell_keeper(self, sign: str, group: int) -> None:
         """A group lives (`+`) or is gone (`-`); a keeper that was killed is replaced."""
@@ -130,11 +130,17 @@ class _Run:
     def __init__(self, program: Program, supervisor: Supervisor) -> None:
         self.program = program
         self.group = 0
-        self.last_line = ""
         self.task: asyncio.Task[None] | None = None
         self._supervisor = supervisor
         self._process: asyncio.subprocess.Process | None = None
         self._unwanted = asyncio.Event()
+        self._said = b""
+
+    @property
+    def last_line(self) -> str:
+        """The last line that it printed and that said anything."""
+        last = self._said.rstrip().rpartition(b"\n")[2]
+        return last.decode("utf-8", "backslashreplace").strip()
 
     async def keep_running(self) -> None:
         """Start, wait for the end, pause, start again, until it is unwanted."""
@@ -207,9 +213,9 @@ class _Run:
         rest = b""
         try:
             while chunk := await reader.read(_LONGEST_LINE):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    self._take(line)
+                lines, end, rest = (rest + chunk).rpartition(b"\n")
+                if end:
+                    self._take(lines)
                 if len(rest) > _LONGEST_LINE:
                     self._take(rest)
                     rest = b""
@@ -218,10 +224,10 @@ class _Run:
         if rest:
             self._take(rest)
 
-    def _take(self, line: bytes) -> None:
-        if line.strip():
-            self.last_line = line.decode("utf-8", "backslashreplace").strip()
-        self._supervisor.write_line(self.program.name, line)
+    def _take(self, lines: bytes) -> None:
+        if lines and not lines.isspace():
+            self._said = lines
+        self._supervisor.write_lines(self.program.name, lines)
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """SIGTERM, wait within the bound, SIGKILL."""
@@ -282,9 +288,11 @@ def _how(code: int) -> str:
     return f"killed by signal {-code}"
 
 
-async def run_programs(programs: Iterable[Program], write_line: Callable[[str, bytes], Any]) -> int:
+async def run_programs(
+    programs: Iterable[Program], write_lines: Callable[[str, bytes], Any]
+) -> int:
     """Run programs under a supervisor of their own until a signal; answers the exit code."""
-    supervisor = Supervisor(write_line)
+    supervisor = Supervisor(write_lines)
     supervisor.run_until_signalled()
     for program in programs:
         supervisor.start(program)

@@ -16,13 +16,14 @@ import time
 import traceback
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
 
 from relay import __version__
 from relay.settings.schema import Settings
+from relay.telemetry.lines import Lines, LineStream
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -36,19 +37,11 @@ _PLAIN_TYPES = frozenset({int, float, bool, type(None)})
 _COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 
 
-class LineStream(Protocol):
-    """Where lines are written: a binary file, or what passes for one."""
-
-    def write(self, line: bytes, /) -> object: ...
-    def flush(self) -> object: ...
-    def isatty(self) -> bool: ...
-
-
 class _Output:
     """Where lines go and how they look; one in a process, set by `configure_logging`."""
 
     def __init__(self) -> None:
-        self.stream: LineStream | None = None
+        self.lines: Lines | None = None
         self.level = LEVELS["info"]
         self.is_human = False
         self.has_colour = False
@@ -56,31 +49,28 @@ class _Output:
         self.common: dict[str, str] = {}
         self.encode = msgspec.json.Encoder().encode
 
-    def write(self, line: bytes) -> None:
-        """One write a line, so that lines of several processes on one pipe stay whole."""
-        try:
-            if self.stream is not None:
-                self.stream.write(line)
-                self.stream.flush()
-        except (OSError, ValueError):
-            pass  # nobody reads the log any more: no reason to fail mail
-
 
 _output = _Output()
 
 
 def configure_logging(
-    settings: Settings, *, service: str, stream: LineStream | None = None, human: bool | None = None
+    settings: Settings,
+    *,
+    service: str,
+    stream: LineStream | None = None,
+    human: bool | None = None,
+    gathers: bool = False,
 ) -> None:
     """Send the log of this process to `stream` (standard output), the standard loggers included.
 
-    `human` overrides `log.format`; by default the terminal decides.
+    `human` overrides `log.format`; by default the terminal decides. `gathers`: lines below warning
+    may wait a moment and leave together.
     """
     chosen = sys.stdout.buffer if stream is None else stream
     is_terminal = chosen.isatty()
     if human is None:
         human = settings.log.format == "human" or (settings.log.format == "auto" and is_terminal)
-    _output.stream = chosen
+    _output.lines = Lines(chosen, gathers=gathers)
     _output.level = LEVELS[settings.log.level]
     _output.is_human = human
     wants_colour = is_terminal or "FORCE_COLOR" in os.environ
@@ -132,9 +122,15 @@ class _Writer:
     """The end of the chain: structlog calls the method named like the level with the line."""
 
     def _write(self, line: bytes) -> None:
-        _output.write(line)
+        if _output.lines is not None:
+            _output.lines.add(line, at_once=False)
 
-    debug = info = warning = error = _write
+    def _write_at_once(self, line: bytes) -> None:
+        if _output.lines is not None:
+            _output.lines.add(line, at_once=True)
+
+    debug = info = _write
+    warning = error = _write_at_once
 
 
 def get_logger(**fields: Any) -> Logger:
@@ -157,7 +153,7 @@ def _add_exception(_writer: Any, _level: str, fields: Any) -> Any:
 
 def _render(_writer: Any, level: str, fields: Any) -> bytes:
     event = fields.pop("event", "")
-    if _output.stream is None:
+    if _output.lines is None:
         _to_standard_logger(level, event, fields)
         raise structlog.DropEvent
     clean = {name: _clean(name, value) for name, value in fields.items()}
@@ -262,7 +258,7 @@ class _StandardHandler(logging.Handler):
             fields: dict[str, Any] = {"event": record.getMessage().strip(), "logger": record.name}
             if record.exc_info:
                 fields["exc_info"] = record.exc_info
-            _output.write(_render(None, level, _add_exception(None, level, fields)))
+            getattr(_Writer(), level)(_render(None, level, _add_exception(None, level, fields)))
         except Exception:
             self.handleError(record)
 
