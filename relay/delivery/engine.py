@@ -131,6 +131,7 @@ class Engine:
 
     async def drain(self) -> None:
         """Finish what is on the wire, settle it, and give the rest back."""
+        await self._finder.stop()
         await self._lanes.drain(within_s=self._drain_s)
         settled = await self._settler.stop(within_s=self._drain_s)
         for task in self._tasks:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import cast
 
 from relay.sim.wire import build_answer, parse_question
-from relay.sim.zone import Answer, Zone
+from relay.sim.zone import Answer, Manner, Zone
 
 #: Ports tried when any port will do: UDP and TCP must both be free on it.
 _TRIES = 20
@@ -28,7 +28,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             return
         self.questions += 1
         answer = self._zone.lookup(question.name, question.kind)
-        if answer.silent:
+        if answer.manner is Manner.SILENT:
             return
         message = build_answer(question, answer, over_udp=True)
         if answer.delay_s:
@@ -72,7 +72,10 @@ class _Stream(asyncio.Protocol):
         if question is None:
             return
         answer: Answer = self._server.zone.lookup(question.name, question.kind)
-        if answer.silent:
+        if answer.manner is Manner.SILENT:
+            return
+        if answer.manner is Manner.NO_TCP and self._transport is not None:
+            self._transport.close()
             return
         body = build_answer(question, answer, over_udp=False)
         framed = len(body).to_bytes(2, "big") + body

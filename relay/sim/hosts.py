@@ -69,8 +69,8 @@ def _effects(words: dict[str, float | None]) -> tuple[Likely, ...]:
     if "slow" in words:
         delay = Effect(Action.DELAY, delay_s=words["slow"] or 0.0)
         found += [Likely(command, delay) for command in _EVERY_REPLY]
-    if "split" in words:
-        split = Effect(Action.SPLIT, delay_s=0.001)
+    if "split" in words or "drip" in words:
+        split = Effect(Action.SPLIT, delay_s=words.get("drip") or 0.001)
         found += [Likely(command, split) for command in _EVERY_REPLY]
     for word, profile in _PROFILE_KEYWORDS.items():
         if word in words:

@@ -8,11 +8,23 @@ import struct
 
 import msgspec
 
-from relay.sim.zone import NOERROR, NOTIMP, NXDOMAIN, SOA, TTL_S, Answer, Record, wire_name
+from relay.sim.zone import (
+    NOERROR,
+    NOTIMP,
+    NS,
+    NXDOMAIN,
+    SOA,
+    TTL_S,
+    Answer,
+    Manner,
+    Record,
+    wire_name,
+)
 
 _HEADER = struct.Struct("!6H")
 _FIXED = struct.Struct("!HHIH")
 _OPT = 41
+_AUTHORITATIVE = 0x0400
 _QUERY_OPCODE_MASK = 0x7800
 #: RFC 6891: what we say we take, and the least that a requester without EDNS takes.
 EDNS_OCTETS = 1232
@@ -76,21 +88,34 @@ def _start_of_authority(question: Question) -> bytes:
     )
 
 
+def _referral(question: Question) -> bytes:
+    """The name server of the zone above, as one says that has no answer of its own."""
+    zone = question.name.rpartition(".")[2] or "test"
+    return _record(wire_name(zone), NS, wire_name(f"ns.elsewhere.{zone}"))
+
+
 def build_answer(question: Question, answer: Answer, *, over_udp: bool) -> bytes:
     """The response; over UDP one that is too large has no records and the TC bit."""
-    flags = 0x8000 | 0x0400 | 0x0080 | (question.flags & 0x0100)
+    flags = 0x8000 | _AUTHORITATIVE | 0x0080 | (question.flags & 0x0100)
     if question.flags & _QUERY_OPCODE_MASK:
         answer = Answer(NOTIMP)
     code, records = answer.code, answer.records
     option = b"\0" + _FIXED.pack(_OPT, EDNS_OCTETS, 0, 0) if question.edns else b""
     body = [_record(_owner(record, question), record.type, record.rdata) for record in records]
     authority = b""
-    if code in (NOERROR, NXDOMAIN) and not any(r.type == question.kind for r in records):
+    if answer.manner is Manner.REFERRAL:
+        authority = _referral(question)
+        flags &= ~_AUTHORITATIVE
+    elif code in (NOERROR, NXDOMAIN) and not any(r.type == question.kind for r in records):
         authority = _start_of_authority(question)
     size = 12 + len(question.section) + sum(map(len, body)) + len(authority) + len(option)
-    if over_udp and (answer.truncated or size > question.octets):
+    if answer.manner is Manner.GARBAGE:
+        body, authority = [b"\xff" * 7], b""
+    is_cut = answer.manner in (Manner.TRUNCATED, Manner.NO_TCP)
+    if over_udp and (is_cut or size > question.octets):
         body, authority, flags = [], b"", flags | 0x0200
+    number = question.id ^ 0x5555 if answer.manner is Manner.WRONG_ID else question.id
     header = _HEADER.pack(
-        question.id, flags | code, 1, len(body), 1 if authority else 0, 1 if option else 0
+        number, flags | code, 1, len(body), 1 if authority else 0, 1 if option else 0
     )
     return b"".join((header, question.section, *body, authority, option))

@@ -7,6 +7,7 @@ many domains on one set of hosts (`*.gsuite.test`, `*.hosted.test`), many sites 
 
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 
 import dns.exception
 import dns.name
@@ -33,14 +34,25 @@ class Record(msgspec.Struct, frozen=True):
     rdata: bytes
 
 
+class Manner(Enum):
+    """How an answer is given; `dns` carries it out."""
+
+    WHOLE = "as it is"
+    TRUNCATED = "whole by TCP only"
+    NO_TCP = "truncated by UDP, and a TCP connection is closed without an answer"
+    SILENT = "not at all"
+    REFERRAL = "as of a lame server: no records, no authority, other servers are named"
+    GARBAGE = "the question is repeated, what follows cannot be read"
+    WRONG_ID = "under another id than that of the question"
+
+
 class Answer(msgspec.Struct, frozen=True):
-    """What to answer: code, records, and how: after a delay, truncated over UDP, or not at all."""
+    """What to answer: code, records, after what delay, and in which manner."""
 
     code: int = NOERROR
     records: tuple[Record, ...] = ()
     delay_s: float = 0.0
-    truncated: bool = False
-    silent: bool = False
+    manner: Manner = Manner.WHOLE
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -99,6 +111,16 @@ def _icloud(_domain: str, top: str) -> _Hosts:
 def _hosted(_domain: str, top: str) -> _Hosts:
     return ((10, f"mx1.hosting.{top}"), (20, f"mx2.hosting.{top}"))
 
+
+#: Domain keyword -> how DNS answers for it.
+_MANNERS = {
+    "dnstimeout": Manner.SILENT,
+    "truncate": Manner.TRUNCATED,
+    "notcp": Manner.NO_TCP,
+    "lamedns": Manner.REFERRAL,
+    "garbagedns": Manner.GARBAGE,
+    "wrongid": Manner.WRONG_ID,
+}
 
 #: Pattern of the domains of a group -> their MX hosts (domain, top-level domain).
 GROUPS: tuple[tuple[re.Pattern[str], Callable[[str, str], _Hosts]], ...] = (
@@ -182,33 +204,42 @@ class Zone:
 
     def _scripted(self, name: str, kind: int, words: dict[str, float | None]) -> Answer:
         delay_s = words.get("slowdns") or 0.0
-        if "dnstimeout" in words and self._is_early(name, kind, words["dnstimeout"]):
-            return Answer(silent=True)
+        manner = self._manner(name, kind, words)
+        if manner in (Manner.SILENT, Manner.REFERRAL):
+            return Answer(delay_s=delay_s, manner=manner)
         if "servfail" in words and self._is_early(name, kind, words["servfail"]):
             return Answer(SERVFAIL, delay_s=delay_s)
-        if "nxdomain" in words:
+        if "nxdomain" in words or ("flapdns" in words and self._ask(name, kind) % 2 == 0):
             return Answer(NXDOMAIN, delay_s=delay_s)
         is_host = name.startswith("mx") and name.partition(".")[0][2:].isdigit()
         is_alias = not is_host and not name.startswith(_ALIAS_TARGET)
         if "cnameloop" in words and is_alias:
             other = name[6:] if name.startswith("other.") else f"other.{name}"
-            return Answer(NOERROR, (Record(name, CNAME, wire_name(other)),), delay_s)
+            return Answer(NOERROR, (Record(name, CNAME, wire_name(other)),), delay_s, manner)
         if "cname" in words and is_alias:
             target = f"{_ALIAS_TARGET}.{name}"
             code, records = self._ordinary(target, kind)
             chain = Record(name, CNAME, wire_name(target))
-            return Answer(code, (chain, *records), delay_s)
+            return Answer(code, (chain, *records), delay_s, manner)
         if "noaddress" in words and is_host:
             return Answer(NXDOMAIN, delay_s=delay_s)
         code, records = self._ordinary(name, kind)
-        return Answer(code, records, delay_s, truncated="truncate" in words)
+        return Answer(code, records, delay_s, manner)
+
+    def _manner(self, name: str, kind: int, words: dict[str, float | None]) -> Manner:
+        word = next((word for word in _MANNERS if word in words), "")
+        if word and self._is_early(name, kind, words[word]):
+            return _MANNERS[word]
+        return Manner.WHOLE
 
     def _is_early(self, name: str, kind: int, first: float | None) -> bool:
         """Whether this question is among the first n of its type; without n all are."""
-        if first is None:
-            return True
+        return first is None or self._ask(name, kind) <= first
+
+    def _ask(self, name: str, kind: int) -> int:
+        """Count a question; how often it was asked."""
         asked = self._asked[name, kind] = self._asked.get((name, kind), 0) + 1
-        return asked <= first
+        return asked
 
     def _ordinary(self, name: str, kind: int) -> tuple[int, tuple[Record, ...]]:
         if kind == PTR:

@@ -7,6 +7,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.opcode
+import dns.query
 import dns.rcode
 import dns.rdatatype
 import pytest
@@ -113,6 +114,37 @@ async def test_dns_can_stay_silent(sink):
     query = dns.message.make_query("dnstimeout.test", "MX")
     with pytest.raises(dns.exception.Timeout):
         await dns.asyncquery.udp(query, "127.0.0.1", port=sink.dns_port, timeout=0.2)
+
+
+async def test_dns_refers_to_others_like_a_lame_server(sink):
+    response = await ask(sink, "lamedns.test", "MX")
+    assert response.rcode() == dns.rcode.NOERROR and not response.answer
+    assert response.authority[0].rdtype == dns.rdatatype.NS
+    assert not response.flags & dns.flags.AA
+
+
+@pytest.mark.parametrize("name", ["garbagedns1.test", "garbagedns1.nomx.test"])
+async def test_dns_answers_garbage_to_the_first_questions(sink, name):
+    with pytest.raises(dns.exception.DNSException):
+        await ask(sink, name, "MX")
+    assert (await ask(sink, name, "MX")).rcode() == dns.rcode.NOERROR
+
+
+async def test_dns_answers_under_a_wrong_id(sink):
+    with pytest.raises(dns.query.BadResponse):
+        await ask(sink, "wrongid.test", "MX")
+
+
+async def test_dns_truncates_and_gives_nothing_by_tcp(sink):
+    response = await ask(sink, "notcp.test", "MX")
+    assert response.flags & dns.flags.TC and not response.answer
+    with pytest.raises(EOFError):
+        await ask(sink, "notcp.test", "MX", tcp=True)
+
+
+async def test_dns_denies_a_flapping_domain_at_every_other_question(sink):
+    codes = [(await ask(sink, "flapdns.test", "MX")).rcode() for _ in range(4)]
+    assert codes == [dns.rcode.NOERROR, dns.rcode.NXDOMAIN] * 2
 
 
 async def test_dns_truncates_what_is_too_large_for_udp(sink):
