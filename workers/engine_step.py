@@ -5,17 +5,23 @@ Started after the pool, stopped before it: a warm shutdown drains the engine, th
 
 import asyncio
 import os
-import signal
+import sys
 import threading
 from typing import Any
 
 import structlog
 import uvloop
 from celery import bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.worker import state
 
 from relay.delivery.engine import Engine
 from relay.model.errors import RelayError
 from relay.settings.schema import Settings
+from relay.store.connect import check_store
+
+#: How long routing and handing over may take when the worker is told to end.
+HAND_OVER_S = 5.0
 
 _log = structlog.get_logger("relay.engine")
 
@@ -24,11 +30,12 @@ class EngineThread:
     """An engine on a loop of its own; `call` may be used from any thread."""
 
     def __init__(self, settings: Settings) -> None:
-        self._engine = Engine(settings, drain_s=settings.up.drain)
+        self._engine = Engine(settings, drain_s=settings.up.drain, on_mismatch=end_worker)
         self._loop = uvloop.new_event_loop()
         self._ready = threading.Event()
-        self._running: set[str] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._is_ending = False
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -46,9 +53,7 @@ class EngineThread:
             await self._engine.start()
         except Exception as error:
             # A worker without its engine would swallow wake-ups: end the process, aloud.
-            detail = str(error) if isinstance(error, RelayError) else repr(error)
-            _log.error("engine.not_started", detail=detail, exc_info=not detail)
-            os.kill(os.getpid(), signal.SIGTERM)
+            end_worker(error)
             return
         self._ready.set()
         for verb in ("route", "deliver"):
@@ -60,16 +65,18 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._begin, verb)
 
     def _begin(self, verb: str) -> None:
+        if self._is_ending:
+            return
         if verb in self._running:
             # It may be past the moment of looking: dropping this one could lose a wake-up.
             self._again.add(verb)
             return
-        self._running.add(verb)
-        task = self._loop.create_task(getattr(self._engine, verb)(), name=verb)
+        work = getattr(self._engine, verb)
+        task = self._running[verb] = self._loop.create_task(work(), name=verb)
         task.add_done_callback(lambda done: self._ended(verb, done))
 
     def _ended(self, verb: str, task: "asyncio.Task[None]") -> None:
-        self._running.discard(verb)
+        del self._running[verb]
         if task.cancelled():
             return
         if task.exception() is not None:
@@ -85,11 +92,25 @@ class EngineThread:
         self._thread.join(10)
 
     async def _end(self) -> None:
+        # What was handed out to us is not handed out to others for seconds: we finish it.
+        self._is_ending = True
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=HAND_OVER_S)
         if self._ready.is_set():
             await self._engine.drain()
         else:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+
+
+def end_worker(error: Exception) -> None:
+    """Have Celery end this worker in good order, saying why; 78: waiting would heal nothing."""
+    if isinstance(error, RelayError):
+        print(f"relay: {error}", file=sys.stderr, flush=True)
+        state.should_stop = os.EX_CONFIG
+    else:
+        _log.error("engine.not_started", exc_info=error)
+        state.should_stop = os.EX_SOFTWARE
 
 
 _running: list[EngineThread] = []
@@ -112,8 +133,14 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._thread: EngineThread | None = None
 
     def start(self, parent: Any) -> None:
-        """Start the engine."""
-        self._thread = EngineThread(parent.app.relay_settings)
+        """Start the engine, unless the store is not for us: then nothing in it is touched."""
+        settings: Settings = parent.app.relay_settings
+        try:
+            asyncio.run(check_store(settings.redis.url, str(settings.delivery.mode)))
+        except RelayError as error:
+            end_worker(error)
+            raise WorkerShutdown(os.EX_CONFIG) from None
+        self._thread = EngineThread(settings)
         _running[:] = [self._thread]
         self._thread.start()
 

@@ -17,11 +17,12 @@ from relay.cli.daemons import environment, redis_program, relay_programs
 from relay.cli.faults import CommandFailed
 from relay.cli.output import Output
 from relay.cli.supervisor import Supervisor
-from relay.model.errors import ConfigError
+from relay.model.errors import ConfigError, RelayError
 from relay.settings.files import data_folder
 from relay.settings.kinds import ListenAddress, parse_listen
 from relay.settings.loader import Loaded, listens
 from relay.settings.schema import Mode, Settings
+from relay.store.connect import check_store
 from relay.store.disk_guard import guard_disk
 from relay.store.server import PrivateRedis, is_news
 from relay.telemetry.log import get_logger
@@ -39,6 +40,8 @@ def prepare(loaded: Loaded, flags: dict[str, Any]) -> "Household":
     _make_folder(folder)
     lock = _claim(folder)
     check_ports(settings)
+    if settings.redis.url:
+        asyncio.run(check_store(settings.redis.url, str(settings.delivery.mode)))
     redis = None
     if not settings.redis.url:
         redis_folder = folder / str(settings.delivery.mode)
@@ -162,6 +165,7 @@ class Household:
         if self._redis is not None:
             supervisor.start(redis_program(self._redis))
             await self._await_redis(self._redis, supervisor)
+            await self._check_store(self._redis, supervisor)
         if supervisor.is_ending:
             return
         if self._redis is not None:
@@ -196,6 +200,12 @@ class Household:
                 told = now
                 _log.info("redis.loading", since_s=round(now - began))
             await asyncio.sleep(0.02)
+
+    async def _check_store(self, redis: PrivateRedis, supervisor: Supervisor) -> None:
+        try:
+            await check_store(redis.url, str(self.settings.delivery.mode))
+        except RelayError as error:
+            supervisor.give_up(os.EX_CONFIG, str(error))
 
     async def _await_listening(self) -> list[tuple[str, ListenAddress]]:
         """Wait for SMTP and HTTP; answers those that did not come."""

@@ -13,14 +13,17 @@ def worker(config: Config = "", changes: Changes = None) -> None:
 
     flags = as_flags(changes)
     count = process_count(settings)
-    if count == 1:
+    if count == 1:  # which looks at the store itself
         os.environ.update(environment(config, settings, flags))
         os.execv(sys.executable, celery_command())
     import asyncio
 
     from relay.cli.output import Output
     from relay.cli.supervisor import run_programs
+    from relay.store.connect import check_store
 
+    if settings.redis.url:
+        asyncio.run(check_store(settings.redis.url, str(settings.delivery.mode)))
     base = {**os.environ, **environment(config, settings, flags)}
     programs = [worker_program(settings, base, number) for number in range(1, count + 1)]
     raise SystemExit(asyncio.run(run_programs(programs, Output(settings, "worker").write)))

@@ -6,7 +6,7 @@ does no harm. `drain` finishes the transactions under way and commits their outc
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -17,7 +17,7 @@ from relay.delivery.keeper import LeaseKeeper
 from relay.delivery.lanes import Lanes
 from relay.delivery.route_finder import RouteFinder
 from relay.delivery.ticker import Ticker
-from relay.model.errors import StoreError, StoreUnavailable
+from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.net.resolver import Resolver
 from relay.settings.schema import Settings
 from relay.store.queue import Store
@@ -27,6 +27,7 @@ from relay.store.work import RedisDnsCache, Taken, Work
 #: Lanes and destinations handed over at once.
 HAND_OVER = 50
 _RECONNECT_S = 1.0
+_GIVE_UP_S = 1.0
 RECONCILE_EVERY_S = 2.0
 
 _log = structlog.get_logger("relay.engine")
@@ -35,8 +36,16 @@ _log = structlog.get_logger("relay.engine")
 class Engine:
     """Everything of one process that delivers; all methods run on its loop."""
 
-    def __init__(self, settings: Settings, *, drain_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        drain_s: float,
+        on_mismatch: Callable[[ScriptMismatch], None],
+    ) -> None:
+        """`on_mismatch` is called when another version of relay takes the store over."""
         self.settings = settings
+        self._on_mismatch = on_mismatch
         self._drain_s = drain_s
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes = Lanes(settings.worker, self._serve)
@@ -50,7 +59,9 @@ class Engine:
         info = {"pid": os.getpid(), "pools": list(self.settings.worker.pools)}
         work = Work(self._store, lease_s=self.settings.worker.lease, info=info)
         self._settler = Settler(work)
-        self._keeper = LeaseKeeper(self.settings.redis.url, work, self._revoke)
+        self._keeper = LeaseKeeper(
+            self.settings.redis.url, work, on_revoked=self._revoke, on_mismatch=self._give_up
+        )
         directory = load_directory(self.settings, self._resolver)
         self._context = Context(directory, work, self._settler, self._keeper, self._lanes)
         self._ticker = Ticker(self._context)
@@ -79,6 +90,11 @@ class Engine:
 
     def _revoke(self, recipient_ids: list[str]) -> None:
         self._context.revoked.update(recipient_ids)
+
+    def _give_up(self, error: ScriptMismatch) -> None:
+        """Nothing more can be recorded: what is on its way is left to the store's new owner."""
+        self._drain_s = _GIVE_UP_S
+        self._on_mismatch(error)
 
     async def _show_life(self) -> None:
         while True:

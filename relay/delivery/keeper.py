@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from relay.model.errors import LeaseLost, RelayError
+from relay.model.errors import LeaseLost, RelayError, ScriptMismatch
 from relay.store.queue import Store
 from relay.store.work import Work
 
@@ -23,12 +23,23 @@ _log = structlog.get_logger("relay.lease")
 
 
 class LeaseKeeper:
-    """Begins, renews and ends the lease of `work`; tells the loop which recipients were revoked."""
+    """Begins, renews and ends the lease of `work`.
 
-    def __init__(self, url: str, work: Work, on_revoked: Callable[[list[str]], None]) -> None:
+    Tells the loop which recipients were revoked, and that another version took the store over.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        work: Work,
+        *,
+        on_revoked: Callable[[list[str]], None],
+        on_mismatch: Callable[[ScriptMismatch], None],
+    ) -> None:
         self._url = url
         self._work = work
         self._on_revoked = on_revoked
+        self._on_mismatch = on_mismatch
         self._engine_loop = asyncio.get_running_loop()
         self._loop_seen = time.monotonic()
         self._renewed_at = float("-inf")
@@ -74,6 +85,10 @@ class LeaseKeeper:
                     pause_s = RENEW_EVERY_S
                 else:
                     _log.error("lease.withheld", text="the engine's loop hangs")
+            except ScriptMismatch as error:
+                self._engine_loop.call_soon_threadsafe(self._on_mismatch, error)
+                await asyncio.to_thread(self._stop.wait)
+                break
             except RelayError as error:
                 _log.warning("lease.not_renewed", detail=str(error))
             except Exception:  # out of memory, say: without a lease this worker would be no use

@@ -10,7 +10,7 @@ import structlog
 
 from relay.delivery.context import Context
 from relay.delivery.deadlines import do_what_is_due
-from relay.model.errors import StoreError, StoreUnavailable
+from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.store.deadlines import Deadlines
 from relay.store.work import Ticked
 
@@ -45,8 +45,8 @@ class Ticker:
                 for queue_id in ticked.committing:
                     await self._context.work.store.commit(queue_id)
                 pause_s = self._pause_s(ticked)
-            except StoreUnavailable:
-                pass
+            except (StoreUnavailable, ScriptMismatch):
+                pass  # the lease's keeper says so
             except StoreError as error:
                 _log.error("ticker.failed", detail=str(error))
             except Exception:  # out of memory, say: the next tick may have it

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from relay.model.errors import ConfigError
+from relay.model.errors import ConfigError, ScriptMismatch
 from relay.settings.kinds import parse_listen
 
 _PR_SET_PDEATHSIG = 1
@@ -103,7 +103,7 @@ def _fork(work: Callable[[], None]) -> int:
         _end_with(parent)
         work()
         code = 0
-    except ConfigError as error:
+    except (ConfigError, ScriptMismatch) as error:
         os.write(2, f"relay: {error}\n".encode())
         code = os.EX_CONFIG
     finally:

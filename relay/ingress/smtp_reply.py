@@ -9,6 +9,7 @@ import re
 from relay.model.errors import (
     IdempotencyConflict,
     MessageTooLarge,
+    ScriptMismatch,
     StoreFull,
     StoreUnavailable,
     SubmissionRefused,
@@ -55,6 +56,6 @@ def refusal_of(error: Exception) -> str | None:
         return f"550 5.5.4 {error}"
     if isinstance(error, StoreFull):
         return "452 4.3.1 The queue is full, try again later"
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreUnavailable | ScriptMismatch):
         return "451 4.3.0 The queue is unavailable, try again later"
     return None

@@ -105,7 +105,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         await link.start()
         await listener.start()
         log.info("smtpd.started", listen=settings.smtp.listen, mode=settings.delivery.mode)
-        await stopping.wait()
+        await link.until(stopping)
         log.info("smtpd.stopping")
     finally:
         await listener.stop(settings.up.drain)

@@ -1,6 +1,7 @@
 """A daemon's link to the store: it starts without Redis, says so, and joins when it is there."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from relay.telemetry.log import get_logger
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
+#: A store that another version took over is noticed after this.
+_CHECK_EVERY_S = 2.0
 
 
 class StoreLink:
@@ -25,7 +28,7 @@ class StoreLink:
         self._connect = connect
         self._store: Store | None = None
         self._error = StoreUnavailable("the store is not open yet")
-        self._opening: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._log = get_logger()
 
     @property
@@ -40,14 +43,26 @@ class StoreLink:
 
         ConfigError and ScriptMismatch are raised: waiting does not heal them.
         """
-        if not await self._try():
-            self._opening = asyncio.create_task(self._keep_trying())
+        is_open = await self._try()
+        self._watching = asyncio.create_task(self._watch(is_open))
+
+    async def until(self, stopping: asyncio.Event) -> None:
+        """Wait for the end; ConfigError or ScriptMismatch where the store proves not to be ours.
+
+        Redis may come later than we, and a store may be taken over by another version.
+        """
+        assert self._watching is not None
+        told = asyncio.create_task(stopping.wait())
+        await asyncio.wait((told, self._watching), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if self._watching.done():
+            self._watching.result()
 
     async def close(self) -> None:
         """Stop trying and close the store."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._store is not None:
             await self._store.close()
 
@@ -65,14 +80,18 @@ class StoreLink:
             return False
         return True
 
-    async def _keep_trying(self) -> None:
+    async def _watch(self, is_open: bool) -> None:
         pause_s = _FIRST_PAUSE_S
-        while True:
+        while not is_open:
             await asyncio.sleep(pause_s)
-            if await self._try():
-                self._log.info("store.available")
-                return
+            is_open = await self._try()
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            if is_open:
+                self._log.info("store.available")
+        while True:
+            await asyncio.sleep(_CHECK_EVERY_S)
+            with contextlib.suppress(StoreUnavailable):
+                await self.store.check_schema()
 
 
 async def open_store(settings: Settings, client_name: str) -> Store:

@@ -57,13 +57,39 @@ async def stamp(wire: Wire, mode: str) -> None:
         await wire.call("HSETNX", meta, "mode", mode)
         await wire.call("HSETNX", meta, "created", await server_time_ms(wire))
         known = await wire.call("HMGET", meta, "schema", "mode")
-    if known[0] != SCHEMA.encode():
-        raise ScriptMismatch(
-            f"the store has schema {known[0].decode()}, this relay speaks {SCHEMA}; "
-            "run the version that wrote it, or drain it first"
-        )
+    _check_schema(known[0])
     if known[1] != mode.encode():
         raise ConfigError(f"delivery.mode: the store is stamped {known[1].decode()}, not {mode}")
+
+
+async def check_store(url: str, mode: str) -> None:
+    """ConfigError or ScriptMismatch where the store is not for us; nothing in it is touched.
+
+    A server that is absent is no fault: daemons wait for it.
+    """
+    wire = Wire(url, client_name="relay-check")
+    try:
+        check_server(await server_info(wire), wire.where)
+        await check_schema(wire, mode)
+    except StoreUnavailable:
+        pass
+    finally:
+        await wire.close()
+
+
+async def check_schema(wire: Wire, mode: str) -> None:
+    """ScriptMismatch where another version has taken the store over."""
+    known = await wire.call("HGET", prefix(mode) + "meta", "schema")
+    if known is not None:
+        _check_schema(known)
+
+
+def _check_schema(known: bytes) -> None:
+    if known != SCHEMA.encode():
+        raise ScriptMismatch(
+            f"the store has schema {known.decode()}, this relay speaks {SCHEMA}; "
+            "run the version that wrote it, or drain it first"
+        )
 
 
 async def server_time_ms(wire: Wire) -> int:

@@ -64,6 +64,10 @@ class Store(Views):
         """Return when Redis answers."""
         await self.wire.call("PING")
 
+    async def check_schema(self) -> None:
+        """ScriptMismatch where another version of relay has taken the store over."""
+        await connect.check_schema(self.wire, self.mode)
+
     # -- accepting ---------------------------------------------------------------------------
 
     async def accept(self, submission: Submission) -> Receipt:

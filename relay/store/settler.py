@@ -18,6 +18,7 @@ from relay.model.state import State
 from relay.store.answer import TEXT_CHARACTERS, pack_answer
 from relay.store.codec import encode_content, pack_nested
 from relay.store.queue import accept_request, rows_of
+from relay.store.wire import has_failed
 from relay.store.work import Work
 
 LIMIT = 256
@@ -140,8 +141,8 @@ class Settler:
         return True
 
     def _mark_again(self, request: dict[str, Any], answered: "asyncio.Future[Any]") -> None:
-        """A mark that Redis lost when it died is made again, in case we die next."""
-        if not answered.cancelled() and answered.exception() is not None:
+        """A mark that Redis lost when it died, or refused, is made again, in case we die next."""
+        if not answered.cancelled() and has_failed(answered):
             task = asyncio.create_task(self._insist(request), name="mark")
             self._insisting.add(task)
             task.add_done_callback(self._insisting.discard)

@@ -209,7 +209,10 @@ class Wire:
         return reply
 
     async def post(self, *arguments: Any) -> "asyncio.Future[Any]":
-        """One command whose reply need not be awaited; returns once the kernel has it."""
+        """One command whose reply need not be awaited; returns once the kernel has it.
+
+        What became of it: `has_failed(reply)` when the reply is done.
+        """
         connection = await self._ready()
         reply = connection.send(pack_command(arguments))
         reply.add_done_callback(_retrieved)
@@ -336,6 +339,13 @@ class Wire:
 def _abandon(connection: _Connection | None) -> None:
     if connection is not None:
         connection.abort(ConnectionAbortedError("closed"))
+
+
+def has_failed(reply: "asyncio.Future[Any]") -> bool:
+    """Whether a posted command came to nothing: its connection broke, or Redis refused it."""
+    if reply.cancelled() or reply.exception() is not None:
+        return True
+    return isinstance(reply.result(), hiredis.ReplyError)
 
 
 def _retrieved(future: "asyncio.Future[Any]") -> None:

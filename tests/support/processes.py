@@ -17,7 +17,11 @@ def _die_with_parent() -> None:
 
 
 def start(
-    command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
 ) -> subprocess.Popen[bytes]:
     """Start a process whose output goes to `log`; it dies with this one."""
     with log.open("ab") as output:
@@ -27,7 +31,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
-            cwd=ROOT,
+            cwd=folder,
             preexec_fn=_die_with_parent,  # noqa: PLW1509
         )
 

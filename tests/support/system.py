@@ -124,13 +124,17 @@ class System:
 
     # -- processes ---------------------------------------------------------------------------
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        """A real Celery worker process."""
+    def start_worker(
+        self, *, code: Path = processes.ROOT, log: str = "worker.log"
+    ) -> subprocess.Popen[bytes]:
+        """A real Celery worker process, of this code or of another copy."""
         command = processes.python(
             "celery", "-A", "workers.app", "worker", "-l", "INFO", "-n", f"w{len(self.workers)}@%h"
         )
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        worker = processes.start(command, log=self.worker_log, environment=self.environment)
+        worker = processes.start(
+            command, log=self.folder / log, environment=self.environment, folder=code
+        )
         self.workers.append(worker)
         return worker
 

@@ -14,6 +14,7 @@ from relay.model.errors import (
     MessageTooLarge,
     NotFound,
     RelayError,
+    ScriptMismatch,
     StateConflict,
     StoreFull,
     StoreUnavailable,
@@ -82,6 +83,8 @@ def problem_of(error: Exception) -> Problem | None:
         return Problem(404, "not_found", str(error))
     if isinstance(error, StateConflict):
         return Problem(409, "state_conflict", str(error))
+    if isinstance(error, ScriptMismatch):  # this process is about to end
+        error = StoreUnavailable(str(error))
     if isinstance(error, StoreUnavailable):
         code = "store_full" if isinstance(error, StoreFull) else "store_unavailable"
         retry_after = {"Retry-After": str(error.retry_after_s)}

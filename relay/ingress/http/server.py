@@ -81,7 +81,13 @@ async def serve(settings: Settings) -> None:
     try:
         await link.start()
         get_logger().info("http.started", listen=settings.http.listen, mode=settings.delivery.mode)
-        await server.serve(sockets=[sock])
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        serving.add_done_callback(lambda _: stopping.set())
+        try:
+            await link.until(stopping)
+        finally:
+            stop()
+            await serving
     finally:
         sock.close()
         await link.close()

@@ -23,7 +23,7 @@ local function begin(keys, arguments)
   local meta = call('HMGET', keys[1], 'schema', 'shift_ms', 'frozen_ms')
   if meta[1] ~= req.schema then
     return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
-      ', this process speaks ' .. tostring(req.schema))
+      ', this relay speaks ' .. tostring(req.schema) .. '; run the version that wrote it, or drain it first')
   end
   clock = call('TIME')
   -- Milliseconds of Redis' clock; tests move it by meta.shift_ms or stop it at meta.frozen_ms.
