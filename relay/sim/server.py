@@ -28,6 +28,8 @@ from relay.sim.scenario import Scenario
 
 #: Any free port for everything: what an embedded sink takes.
 EPHEMERAL = SinkSettings(dns="127.0.0.1:0", smtp="127.0.0.1:0", control="127.0.0.1:0")
+#: The host behind `sink.smtps`.
+SMARTHOST = "smarthost.test"
 _DESCRIPTORS = 65_536
 _WRITE = "write a loopback address with a port, such as 127.0.0.1:8454"
 _log = logging.getLogger("relay.sink")
@@ -147,16 +149,18 @@ class Sink:
 
     async def _start_smtps(self, stack: contextlib.AsyncExitStack) -> None:
         host, port = _split("smtps", self.settings.smtps)
-        context: ssl.SSLContext = self._certificates.context_for("smarthost.test")
+        context: ssl.SSLContext = self._certificates.context_for(SMARTHOST)
         loop = asyncio.get_running_loop()
-        try:
-            server = await loop.create_server(
-                self.receiver.accept_smarthost, host, port, ssl=context
-            )
-        except OSError as error:
-            raise _taken("smtps", self.settings.smtps, error) from None
-        stack.callback(server.close)
-        self.smtps_port = server.sockets[0].getsockname()[1]
+        # Where the setting says, and where the sink's own DNS says that the host is.
+        for address in dict.fromkeys((host, self.address_of(SMARTHOST))):
+            try:
+                server = await loop.create_server(
+                    self.receiver.accept_smarthost, address, self.smtps_port or port, ssl=context
+                )
+            except OSError as error:
+                raise _taken("smtps", self.settings.smtps, error) from None
+            stack.callback(server.close)
+            self.smtps_port = server.sockets[0].getsockname()[1]
 
     async def _start_dns(self, stack: contextlib.AsyncExitStack) -> None:
         server = DnsServer(self.scenario.zone)
