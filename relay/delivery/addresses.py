@@ -110,13 +110,20 @@ class AddressRules(msgspec.Struct, frozen=True):
 
     def allows(self, address: str) -> bool:
         """Whether the address may be dialled, from the source address that is set."""
-        return not self.hint(address) and reach_of(address) in self.allowed
+        return self.fits_source(address) and reach_of(address) in self.allowed
 
-    def hint(self, address: str) -> str:
-        """What keeps us from an address that would otherwise do: a source of the other family."""
-        source = self.source_address
-        fits = not source or (":" in source) == (":" in address)
-        return "" if fits else f", which our source address {source} cannot reach"
+    def fits_source(self, address: str) -> bool:
+        """Whether the source address that is set is of the same family."""
+        return not self.source_address or (":" in self.source_address) == (":" in address)
+
+    def why_not(self, address: str) -> str:
+        """What keeps us from an address that is not allowed, as the end of a sentence."""
+        reach = reach_of(address)
+        if not self.fits_source(address):
+            return f"{address}, which our source address {self.source_address} cannot reach"
+        if reach in (Reach.PRIVATE, Reach.LOOPBACK) and Reach.PUBLIC in self.allowed:
+            return f"{address}, which is {reach} (delivery.allow_private is off)"
+        return f"{address}, which is {reach}"
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -158,7 +165,7 @@ async def find_addresses(
             own = own or any(map(rules.is_own, result))
             usable = [address for address in result if rules.allows(address)]
             if not usable:
-                trouble["refused"] = f"{host} has the address {result[0]}{rules.hint(result[0])}"
+                trouble["refused"] = f"{host} has the address {rules.why_not(result[0])}"
             lists.append((host, random.sample(usable, len(usable))))
         if own:
             own_group = index

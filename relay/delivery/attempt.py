@@ -26,6 +26,8 @@ from relay.store.work import Claim, Taken
 async def serve(lane: str, context: Context) -> Taken:
     """Serve a lane until it has no more work, its hosts fail or the engine drains."""
     plan = await context.plan(lane)
+    if plan is None:
+        return Taken("idle")
     if isinstance(plan, Unroutable):
         return await serve_nowhere(lane, context, plan)
     token, ceilings = context.work.new_token(), context.ceilings(plan)

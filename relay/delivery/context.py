@@ -11,7 +11,8 @@ from relay.delivery.directory import Directory
 from relay.delivery.load import Load
 from relay.delivery.outcomes import Facts, RetryRules, unattempted
 from relay.delivery.plan import Plan, plan_for
-from relay.delivery.routing import Unroutable, decode_site
+from relay.delivery.routes import Routes
+from relay.delivery.routing import Unroutable
 from relay.model.lane import Lane
 from relay.model.message import Outcome
 from relay.model.state import State
@@ -66,6 +67,7 @@ class Context:
         self.settler = settler
         self.rules = directory.rules
         self.random = Random()
+        self.routes = Routes(directory, work, self.random)
         self.retry_rules = _retry_rules(directory.settings, self.random)
         self.revoked: set[str] = set()
         self._lease = lease
@@ -76,15 +78,14 @@ class Context:
 
     # -- plans and ceilings ------------------------------------------------------------------
 
-    async def plan(self, lane: str) -> Plan | Unroutable:
-        """Where a lane's sessions go; remembered for a few seconds."""
+    async def plan(self, lane: str) -> Plan | Unroutable | None:
+        """Where a lane's sessions go, remembered for a few seconds; None: nowhere any more."""
         known = self._plans.get(lane)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        raw = await self.work.site_of(lane)
-        if raw is None:
-            return Unroutable(GIVEN_BACK, retry_after_s=60.0)
-        record = decode_site(raw)
+        record = await self.routes.site_of(lane)
+        if record is None:
+            return None
         directory = self.directory
         plan: Plan | Unroutable
         if isinstance(record, Unroutable):
@@ -174,10 +175,11 @@ class Context:
         return self._lanes.opening()
 
     async def rest(self, lane: str, refused: Unroutable) -> None:
-        """No host of the lane has an address at present: let the site rest."""
+        """No host of the lane has an address at present: let the site rest, or the lane alone."""
         verdict = refused.verdict
-        key = f"site:{Lane.parse(lane).pool}:{Lane.parse(lane).site}"
-        await self.work.report(Report((), ((key, False, verdict.reason, verdict.text),)))
+        if verdict.scope is not Scope.LOCAL:
+            key = f"site:{Lane.parse(lane).pool}:{Lane.parse(lane).site}"
+            await self.work.report(Report((), ((key, False, verdict.reason, verdict.text),)))
         await self.work.park_lane(lane, refused.retry_after_s, verdict.reason, verdict.text)
 
     # -- what broke off ----------------------------------------------------------------------

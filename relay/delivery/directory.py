@@ -2,7 +2,7 @@
 
 import msgspec
 
-from relay.delivery.routing import own_name
+from relay.delivery.routing import own_name, rules_digest
 from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable
 from relay.policy.rules import Rules, load_rules
@@ -12,7 +12,10 @@ from relay.settings.schema import Settings
 
 
 class Directory(msgspec.Struct, frozen=True):
-    """Settings, static routes, shaping, reply rules, the resolver and our own name."""
+    """Settings, static routes, shaping, reply rules, the resolver and our own name.
+
+    `digest` tells routes made under these rules from others.
+    """
 
     settings: Settings
     routes: RouteTable
@@ -20,15 +23,19 @@ class Directory(msgspec.Struct, frozen=True):
     rules: Rules
     resolver: Resolver
     hello_name: str
+    digest: bytes
 
 
 def load_directory(settings: Settings, resolver: Resolver) -> Directory:
     """Read everything; ConfigError names what is wrong."""
+    routes = RouteTable.from_settings(settings)
+    shaping = load_shaping(files.shaping_text(settings))
     return Directory(
         settings=settings,
-        routes=RouteTable.from_settings(settings),
-        shaping=load_shaping(files.shaping_text(settings)),
+        routes=routes,
+        shaping=shaping,
         rules=load_rules(files.replies_text(settings)),
         resolver=resolver,
         hello_name=own_name(settings),
+        digest=rules_digest(settings, routes, shaping),
     )

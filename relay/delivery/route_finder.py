@@ -10,10 +10,7 @@ import asyncio
 import structlog
 
 from relay.delivery.context import Context
-from relay.delivery.routing import Unroutable, encode_site, pool_of, resolve_destination
 from relay.model.errors import StoreError
-from relay.model.lane import Lane
-from relay.model.verdict import Severity
 
 #: Destinations whose look-up has just begun …
 QUICK = 50
@@ -21,8 +18,6 @@ QUICK = 50
 UNDER_WAY = 1000
 #: A look-up that takes longer than this is a slow one.
 SLOW_S = 1.0
-#: A refusal of DNS is believed for so long.
-REFUSAL_FRESH_S = 300.0
 
 _log = structlog.get_logger("relay.routing")
 
@@ -89,7 +84,7 @@ class RouteFinder:
 
     async def _record(self, destination: str) -> None:
         try:
-            await self._route(destination)
+            await self._context.routes.find(destination)
         except StoreError:
             raise
         except Exception:
@@ -97,26 +92,3 @@ class RouteFinder:
             await self._context.work.unroutable(
                 destination, "internal_error", "The route could not be computed; see the log."
             )
-
-    async def _route(self, destination: str) -> None:
-        context, directory = self._context, self._context.directory
-        found = await resolve_destination(
-            destination,
-            resolver=directory.resolver,
-            routes=directory.routes,
-            shaping=directory.shaping,
-            settings=directory.settings,
-            random=context.random,
-        )
-        if not isinstance(found, Unroutable):
-            record = encode_site(found)
-            await context.work.routed(destination, str(found.lane), record, fresh_s=found.ttl_s)
-        elif found.verdict.severity is Severity.PERMANENT:
-            # A site of its own that is nowhere: its mail gets the verdict, no packet leaves.
-            lane = Lane(f"!{destination}", pool_of(directory.settings), "none")
-            record = encode_site(found)
-            await context.work.routed(destination, str(lane), record, fresh_s=REFUSAL_FRESH_S)
-        else:
-            verdict = found.verdict
-            _log.info("route.unknown", destination=destination, reason=verdict.reason)
-            await context.work.unroutable(destination, verdict.reason, verdict.text)

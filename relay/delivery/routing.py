@@ -4,6 +4,7 @@ Outcomes are values: `Routed`, or `Unroutable` with a verdict. The record kept u
 of the two (`encode_site`); an engine plans from it without knowing any destination of the lane.
 """
 
+import hashlib
 from random import Random
 
 import msgspec
@@ -22,7 +23,8 @@ from relay.settings.schema import Mode, Settings
 
 #: When a temporary trouble is looked at again.
 RETRY_S = 60.0
-_RECORD_VERSION = b"\x01"
+_DIGEST_OCTETS = 8
+_RECORD_VERSION = b"\x02"
 
 
 class MxHost(msgspec.Struct, frozen=True, array_like=True):
@@ -63,22 +65,27 @@ _decoder: msgspec.msgpack.Decoder[Routed | Unroutable] = msgspec.msgpack.Decoder
 )
 
 
-def encode_site(routed: Routed | Unroutable) -> bytes:
-    """The record that the store keeps under a lane."""
-    return _RECORD_VERSION + msgspec.msgpack.encode(routed)
+def rules_digest(settings: Settings, routes: RouteTable, shaping: Shaping) -> bytes:
+    """8 octets that change with all that routes follow from, besides DNS and a host's own names."""
+    live = settings.delivery.mode is Mode.LIVE
+    said = (live, mx_port(settings), settings.delivery.allow_private, repr(routes), repr(shaping))
+    return hashlib.sha256(repr(said).encode()).digest()[:_DIGEST_OCTETS]
 
 
-def decode_site(record: bytes) -> Routed | Unroutable:
-    """What `encode_site` was given; a record of another version asks for a new route."""
-    if record[:1] == _RECORD_VERSION:
-        try:
-            return _decoder.decode(record[1:])
-        except (msgspec.DecodeError, ValueError):
-            pass
-    text = "The route was recorded by another version of relay."
-    return Unroutable(
-        Verdict(Severity.TRANSIENT, Scope.LOCAL, "route_unreadable", text), retry_after_s=RETRY_S
-    )
+def encode_site(routed: Routed | Unroutable, digest: bytes) -> bytes:
+    """The record that the store keeps under a lane, made under the rules of this digest."""
+    return _RECORD_VERSION + digest + msgspec.msgpack.encode(routed)
+
+
+def decode_site(record: bytes, digest: bytes) -> Routed | Unroutable | None:
+    """What `encode_site` was given; None where rules or version were others."""
+    head = _RECORD_VERSION + digest
+    if not record.startswith(head):
+        return None
+    try:
+        return _decoder.decode(record[len(head) :])
+    except (msgspec.DecodeError, ValueError):
+        return None
 
 
 async def resolve_destination(

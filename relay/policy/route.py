@@ -66,6 +66,10 @@ class RouteTable:
                 Route(domain="*", smarthost=smarthost), "delivery.smarthost", "delivery"
             )
 
+    def __repr__(self) -> str:
+        """All routes, passwords hidden."""
+        return f"RouteTable({self._exact!r}, {self._suffixes!r}, {self._default!r})"
+
     @classmethod
     def from_settings(cls, settings: Settings) -> "RouteTable":
         """The table of `[[routes]]` and `delivery.smarthost`."""

@@ -22,6 +22,7 @@ from relay.store.codec import (
     unpack,
 )
 from relay.store.holdings import Holdings, alert_of_poison
+from relay.store.keys import CLASS_LETTER
 from relay.store.queue import Store
 
 #: Content above this is read beside the claim, not through the script.
@@ -169,10 +170,18 @@ class Work:
 
     # -- routes ------------------------------------------------------------------------------
 
-    async def routed(self, destination: str, lane: str, site: bytes, *, fresh_s: float) -> None:
-        """Record a destination's lane."""
+    async def routed(
+        self,
+        destination: str,
+        lane: str,
+        site: bytes,
+        *,
+        fresh_s: float,
+        stale_s: float = STALE_S,
+    ) -> None:
+        """Record a destination's lane; it is served for `stale_s` while it is looked up again."""
         request = {"lane": lane, "fresh_ms": int(fresh_s * 1000)}
-        request["stale_ms"] = int(max(fresh_s, STALE_S) * 1000)
+        request["stale_ms"] = int(max(fresh_s, stale_s) * 1000)
         await self._route(destination, request, site)
 
     async def unroutable(self, destination: str, reason: str, text: str) -> None:
@@ -193,6 +202,17 @@ class Work:
         """The site record of a lane."""
         raw: bytes | None = await self.store.wire.call("HGET", self.store.p + "ln:" + lane, "site")
         return raw
+
+    async def destinations_of(self, lane: str, limit: int) -> list[str]:
+        """Destinations whose mail is in a lane now, at most `limit`, by name."""
+        wire, prefix = self.store.wire, self.store.p
+        found: set[str] = set()
+        for letter in CLASS_LETTER.values():
+            for tenant in await wire.call("ZRANGE", f"{prefix}l{letter}:{lane}", 0, limit - 1):
+                key = f"{prefix}lq:{lane}:{letter}:{tenant.decode()}"
+                queues = await wire.call("ZRANGE", key, 0, limit - 1)
+                found |= {queue.decode().rpartition("|")[2] for queue in queues}
+        return sorted(found)[:limit]
 
     # -- sessions ----------------------------------------------------------------------------
 

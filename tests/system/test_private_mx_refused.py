@@ -19,6 +19,7 @@ async def test_live_mail_to_a_loopback_mx_fails_without_a_connection(start: Star
     (failed,) = await system.events("recipient.failed")
     assert failed.data["reason"] == "no_usable_host"
     assert "shop.test has the address 127." in failed.data["text"]
+    assert "is loopback (delivery.allow_private is off)" in failed.data["text"]
     assert not any(host["use"] for host in system.sink.hosts().values())
 
 

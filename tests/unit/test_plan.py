@@ -56,6 +56,9 @@ async def resolver(dns_server: ScriptedDns) -> AsyncIterator[Resolver]:
     await resolver.aclose()
 
 
+DIGEST = b"\0" * 8
+
+
 async def record_of(destination: str, resolver: Resolver, settings: Settings = LIVE) -> Routed:
     """The site record of a destination, as another process reads it."""
     routed = await resolve_destination(
@@ -66,7 +69,7 @@ async def record_of(destination: str, resolver: Resolver, settings: Settings = L
         settings=settings,
         random=Random(1),
     )
-    record = decode_site(encode_site(routed))
+    record = decode_site(encode_site(routed, DIGEST), DIGEST)
     assert isinstance(record, Routed), record
     return record
 
