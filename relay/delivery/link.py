@@ -1,11 +1,13 @@
 """The protocol machine and the byte stream joined: whose reply is awaited decides how long.
 
 A deadline is per reply, not per octet: a peer that drips one octet a minute does not prolong it
-(RFC 5321 §4.5.3.2). Whatever ends the connection is told to the machine, which gives out first
+(RFC 5321 §4.5.3.2). An attempt as a whole has one too, up to the final dot: a peer that answers
+each of 50 RCPTs at the last moment does not keep us for hours. Whatever ends the connection is told to the machine, which gives out first
 what was read before it.
 """
 
 import asyncio
+import math
 
 from relay.model.errors import ConnectionLost, DeadlineExpired
 from relay.net.stream import Stream
@@ -23,6 +25,24 @@ class Link:
         self.stream = stream
         self._loop = asyncio.get_running_loop()
         self._timeouts: dict[Phase, float] = {phase: getattr(timeouts, phase) for phase in Phase}
+        self.begin_attempt()
+
+    def begin_attempt(self) -> None:
+        """What follows has `timeouts.attempt` in all."""
+        self._ends = self._loop.time() + self._timeouts[Phase.ATTEMPT]
+
+    def end_attempt(self) -> None:
+        """What follows has the deadline of its own phase only."""
+        self._ends = math.inf
+
+    def _deadline(self, phase: Phase) -> float:
+        return min(self._loop.time() + self._timeouts[phase], self._ends)
+
+    def _expired(self, phase: Phase) -> DeadlineExpired:
+        """What has run out: the attempt or the phase."""
+        if self._loop.time() >= self._ends:
+            phase = Phase.ATTEMPT
+        return DeadlineExpired(phase, self._timeouts[phase])
 
     async def next_event(self) -> Event:
         """Write what is to be written, read until the machine has an event, or raise its end."""
@@ -38,7 +58,7 @@ class Link:
             if client.replies_read != replies_read:
                 replies_read = client.replies_read
                 phase = client.phase
-                deadline = self._loop.time() + self._timeouts[phase]
+                deadline = self._deadline(phase)
             if not client.is_over:
                 await self._hear(phase, deadline)
 
@@ -79,13 +99,13 @@ class Link:
     async def _drain(self) -> None:
         """Wait until the kernel has everything; hear the peer meanwhile."""
         phase = Phase.DATA_BLOCK
-        deadline = self._loop.time() + self._timeouts[phase]
+        deadline = self._deadline(phase)
         while not self.client.is_over:
             try:
                 if await self.stream.drain(deadline):
                     return
             except TimeoutError:
-                self.client.receive_eof(DeadlineExpired(phase, self._timeouts[phase]))
+                self.client.receive_eof(self._expired(phase))
                 return
             except ConnectionLost as lost:
                 self.client.receive_eof(lost)
@@ -98,7 +118,7 @@ class Link:
         try:
             data = await self.stream.read(deadline)
         except TimeoutError:
-            client.receive_eof(DeadlineExpired(phase, self._timeouts[phase]))
+            client.receive_eof(self._expired(phase))
         except ConnectionLost as lost:
             client.receive_eof(lost)
         else:

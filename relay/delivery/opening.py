@@ -63,6 +63,7 @@ class Opening:
                 self._link.stream.abort()
             raise
         self._end_phase()
+        link.end_attempt()
         return link
 
     async def _connect(self) -> Link:

@@ -150,6 +150,7 @@ class Session:
             self._ahead = ahead
             raise LocalProtocolError("another transaction was announced as the following one")
         self._is_busy = True
+        self._link.begin_attempt()
         exchange = ahead
         timings: dict[str, float] = {}
         broken: Exception | None = None
@@ -166,6 +167,7 @@ class Session:
             raise
         finally:
             self._is_busy = False
+            self._link.end_attempt()
             self.transactions += 1
         if self._client.is_over:
             self.abort()
@@ -197,6 +199,7 @@ class Session:
         if following is not None and client.extensions.pipelining and not client.is_over:
             self._announce(following)
         await link.flush()
+        link.end_attempt()
         written = now()
         timings["data"] = written - answered - asked_s
         await link.next_event()

@@ -156,6 +156,8 @@ def _breakage(exc: BaseException | None, phase: str) -> tuple[Scope, str]:
             return Scope.LOCAL, "lease_lost"
         case ConnectFailed():
             return Scope.HOST, "connect_failed"
+        case DeadlineExpired(phase="attempt") if scope is not Scope.HOST:
+            return Scope.MESSAGE, "timeout"  # it had its time: no other host is asked
         case DeadlineExpired():
             return scope, "connect_timeout" if phase == "connect" else "timeout"
         case TlsFailed():

@@ -133,6 +133,7 @@ class Timeouts(Section, frozen=True):
     data_block: PositiveDuration = 180.0
     data_done: PositiveDuration = 600.0
     quit: PositiveDuration = 5.0
+    attempt: PositiveDuration = 1800.0  # mox 30 min; RFC 5321's own, added up, come to hours
 
 
 class Retry(Section, frozen=True):

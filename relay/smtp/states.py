@@ -37,6 +37,7 @@ class Phase(StrEnum):
     DATA_BLOCK = "data_block"
     DATA_DONE = "data_done"
     QUIT = "quit"
+    ATTEMPT = "attempt"  # none of these alone: the whole, up to the final dot
 
 
 class State(Enum):

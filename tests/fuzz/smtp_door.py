@@ -64,6 +64,8 @@ _FIELDS = (
 )
 WORDS = (*_COMMANDS, b"\r\n", b"\n", b"\r", b"\0", b".\r\n", b"<", b">", b'"', b"\\", b"\xff", b"@")
 _REPLY = re.compile(rb"(?:[245]\d\d-[ -~]*\r\n)*(?:[2345]\d\d [ -~]*\r\n)")
+#: Nothing that ends a line, for whom ever.
+_PATH = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+@[a-z0-9._-]+")
 #: Behind these a client waits for the reply (RFC 2920 §3.1).
 _MUST_WAIT = re.compile(rb"(?i)(?<=LO client.test\r\n)|(?<=DATA\r\n)")
 #: Turns of the loop after which a session has answered all that it has.
@@ -237,4 +239,4 @@ def _check_submission(submission: Submission) -> None:
     assert len(content) <= _LIMIT + 1500
     assert 1 <= len(submission.forward_paths) <= 5
     for path in (submission.reverse_path, *submission.forward_paths):
-        assert path is None or (str(path).isprintable() and "@" in str(path))
+        assert path is None or _PATH.fullmatch(str(path))

@@ -343,6 +343,8 @@ def test_rate_is_recognised() -> None:
         (ConnectionLost("eof"), "MAIL", "connection", "connection_lost"),
         (ConnectionLost("eof"), "content", "connection", "connection_lost"),
         (DeadlineExpired("RCPT", 300), "RCPT", "connection", "timeout"),
+        (DeadlineExpired("attempt", 1800), "RCPT", "message", "timeout"),
+        (DeadlineExpired("attempt", 1800), "greeting", "host", "timeout"),
         (RemoteProtocolError("garbage"), "RCPT", "connection", "protocol_error"),
         (LeaseLost("late"), "content", "local", "lease_lost"),
         (LocalProtocolError("CR"), "RCPT", "local", "local_misuse"),

@@ -1,6 +1,7 @@
 """Sessions in clear over real sockets, against a server that follows a script."""
 
 import asyncio
+import contextlib
 
 import pytest
 from scripted_smtp import Peer, ScriptedServer
@@ -417,6 +418,57 @@ async def test_deadline_is_per_reply_not_per_octet() -> None:
         result = await session.transact(transaction())
         await session.close()
     assert isinstance(result.broken, DeadlineExpired)
+
+
+async def test_attempt_as_a_whole_has_a_deadline_however_lively_the_peer() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.hello()
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await peer.hear()
+                await asyncio.sleep(0.1)
+                await peer.say("250 ok")
+
+    many = transaction(*(f"r{number}@mx.test" for number in range(30)))
+    async with ScriptedServer(script).running() as server:
+        session = await open_session(endpoint(server), dialogue(command=20, attempt=0.5))
+        result = await session.transact(many)
+        await session.close()
+    assert isinstance(result.broken, DeadlineExpired)
+    assert (result.broken.phase, result.dot_sent) == ("attempt", False)
+    assert result.mail is not None and None in result.replies
+
+
+async def test_opening_as_a_whole_has_a_deadline_too() -> None:
+    async def script(peer: Peer) -> None:
+        for octet in b"220 mx.test" + b"x" * 400:
+            peer.writer.write(bytes([octet]))
+            await asyncio.sleep(0.05)
+
+    async with ScriptedServer(script).running() as server:
+        with pytest.raises(SessionFailed) as failed:
+            await open_session(endpoint(server), dialogue(greeting=20, attempt=0.3))
+    assert isinstance(failed.value.cause, DeadlineExpired)
+    assert failed.value.cause.phase == "attempt"
+
+
+async def test_reply_to_the_dot_is_awaited_beyond_the_deadline_of_the_attempt() -> None:
+    """The message may have been taken: to go away now would be to send it twice."""
+
+    async def script(peer: Peer) -> None:
+        await peer.hello("PIPELINING")
+        await peer.envelope()
+        await peer.content()
+        await asyncio.sleep(0.5)
+        await peer.say("250 queued")
+        await peer.goodbye()
+
+    async with ScriptedServer(script).running() as server:
+        session = await open_session(endpoint(server), dialogue(attempt=0.3))
+        result = await session.transact(transaction())
+        await session.close()
+    assert result.broken is None
+    assert result.final is not None and result.final.is_positive
 
 
 async def test_slow_replies_within_the_deadline_each_are_waited_for() -> None:
