@@ -2,8 +2,8 @@
 
 A deadline is per reply, not per octet: a peer that drips one octet a minute does not prolong it
 (RFC 5321 §4.5.3.2). An attempt as a whole has one too, up to the final dot: a peer that answers
-each of 50 RCPTs at the last moment does not keep us for hours. Whatever ends the connection is told to the machine, which gives out first
-what was read before it.
+each of 50 RCPTs at the last moment does not keep us for hours. Whatever ends the connection is told
+to the machine, which gives out first what was read before it.
 """
 
 import asyncio
