@@ -11,6 +11,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, setup_logging
 
 from relay.settings.loader import load_settings
+from relay.telemetry.lines import OWN_BLOCK
 from relay.telemetry.log import configure_logging
 from workers.celery_app import make_app
 
@@ -20,7 +21,7 @@ app = make_app(load_settings())
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def log_as_relay(**_: Any) -> None:
     """Celery's own lines go where ours go; "task received" says nothing about mail."""
-    configure_logging(app.relay_settings, service="worker", gathers=True)
+    configure_logging(app.relay_settings, service="worker", block=OWN_BLOCK)
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A wake-up that comes while a worker stops goes back to its queue: no news to anybody.

@@ -43,6 +43,7 @@ def named_flags(flags: dict[str, Any]) -> dict[str, Any]:
 def start_daemon(service: str, config: str, changes: list[str] | None) -> "Settings":
     """What every daemon does first: settings with an explicit mode, the log."""
     from relay.model.errors import ConfigError
+    from relay.telemetry.lines import SHARED_BLOCK
     from relay.telemetry.log import configure_logging
 
     settings = read_settings(config, changes).settings
@@ -51,5 +52,5 @@ def start_daemon(service: str, config: str, changes: list[str] | None) -> "Setti
             "delivery.mode: is not set, and only `relay up` has a default; set "
             "RELAY_DELIVERY_MODE=sink (no mail leaves the machine) or live"
         )
-    configure_logging(settings, service=service, gathers=True)
+    configure_logging(settings, service=service, block=SHARED_BLOCK)
     return settings

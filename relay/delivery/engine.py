@@ -6,6 +6,7 @@ does no harm. `drain` finishes the transactions under way and commits their outc
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -26,6 +27,11 @@ from relay.store.work import RedisDnsCache, Taken, Work
 
 #: Lanes and destinations handed over at once.
 HAND_OVER = 50
+#: After work came the engine looks for more so often, for so long.
+LOOK_EVERY_S = 0.003
+ATTEND_S = 0.02
+#: A look that comes so late shows a loop that has enough to do.
+LATE_S = 0.015
 _RECONNECT_S = 1.0
 _GIVE_UP_S = 1.0
 RECONCILE_EVERY_S = 2.0
@@ -119,17 +125,39 @@ class Engine:
     # -- work that tasks announce ------------------------------------------------------------
 
     async def deliver(self) -> None:
-        """Take up lanes that want a session, as far as there is room for them."""
+        """Take up lanes that want a session, as far as there is room, until they cease to come."""
+        await asyncio.gather(*map(self._attend, self.settings.worker.pools))
+
+    async def _attend(self, pool: str) -> None:
+        """While lanes keep coming we look by ourselves: a task for each of them would cost more."""
         try:
-            for pool in self.settings.worker.pools:
-                while await self._lanes.make_room():
-                    limit = min(HAND_OVER, self._lanes.room)
-                    names = await self._context.work.wanting(pool, limit)
-                    await self._offer(pool, names)
-                    if len(names) < limit:
-                        break
+            found_at, late = time.monotonic(), False
+            while (found := await self._take_up(pool, stays=True, late=late)) is not None:
+                now = time.monotonic()
+                if found:
+                    found_at = now
+                elif now - found_at > ATTEND_S:
+                    break
+                await asyncio.sleep(LOOK_EVERY_S)
+                late = time.monotonic() - now > LATE_S
+            # From here on a wake-up is pushed again: what came before that is seen now.
+            await self._take_up(pool, stays=False)
         except StoreError as error:
             _log.warning("deliver.store_unavailable", detail=str(error))
+
+    async def _take_up(self, pool: str, *, stays: bool, late: bool = False) -> int | None:
+        """Lanes taken up; None where there is no room for more."""
+        taken_up = 0
+        while await self._lanes.make_room():
+            limit = min(HAND_OVER, self._lanes.room)
+            names = await self._context.work.wanting(pool, limit, stays=stays, late=late)
+            await self._offer(pool, names)
+            taken_up += len(names)
+            if len(names) < limit:
+                return taken_up
+        if not stays:
+            await self._context.work.wanting(pool, 0)
+        return None
 
     async def _offer(self, pool: str, names: Iterable[str]) -> None:
         refused = [lane for lane in names if not self._lanes.offer(lane)]

@@ -32,10 +32,28 @@ class _Lane:
 
     def __init__(self) -> None:
         self.sessions = 0
-        self.idle = 0
-        self.offered = asyncio.Event()
         self.refused_until = 0.0
         self.claimed_at: dict[asyncio.Task[Any], float] = {}
+        self._idle: list[asyncio.Future[None]] = []
+
+    async def be_offered_work(self) -> None:
+        """Wait, idle, until this session is the one to look for work."""
+        offered = asyncio.get_running_loop().create_future()
+        self._idle.append(offered)
+        try:
+            await offered
+        finally:
+            if offered in self._idle:
+                self._idle.remove(offered)
+
+    def wake_one(self) -> bool:
+        """Let the session that became idle last look for work; False where none is idle."""
+        while self._idle:
+            offered = self._idle.pop()
+            if not offered.done():
+                offered.set_result(None)
+                return True
+        return False
 
 
 class Lanes:
@@ -118,8 +136,7 @@ class Lanes:
     def offer(self, lane: str) -> bool:
         """A lane wants a session; False where there is no room for one."""
         state = self._lanes.get(lane)
-        if state is not None and state.idle > 0:
-            state.offered.set()
+        if state is not None and state.wake_one():
             return True
         if state is not None and state.sessions > 0 and state.refused_until > time.monotonic():
             return True
@@ -162,6 +179,8 @@ class Lanes:
             state.claimed_at[task] = time.monotonic()
         # What was claimed goes by this session, the recipients of one message in one transaction.
         wanted = math.ceil((claim.backlog + len(claim.messages)) / BACKLOG_PER_SESSION)
+        if wanted > 1 and state.wake_one():
+            return
         if state.sessions < wanted and time.monotonic() > state.refused_until and self.room > 0:
             self._open(lane)
 
@@ -175,17 +194,14 @@ class Lanes:
             return not self.is_draining
         state, task = self._lanes[lane], asyncio.current_task()
         assert task is not None
-        state.idle += 1
-        state.offered.clear()
         try:
             async with asyncio.timeout(self._worker.idle_session) as patience:
                 self._idle[task] = patience
                 self._moved.set()
-                await state.offered.wait()
+                await state.be_offered_work()
         except TimeoutError:
             return False
         finally:
-            state.idle -= 1
             self._idle.pop(task, None)
         return not self.is_draining
 
@@ -193,7 +209,8 @@ class Lanes:
         """Let sessions finish the transaction they are in; cancel what is left after a while."""
         self.is_draining = True
         for state in self._lanes.values():
-            state.offered.set()
+            while state.wake_one():
+                pass
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
         for task in list(self._tasks):

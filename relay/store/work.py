@@ -156,12 +156,22 @@ class Work:
         """Destinations whose route is asked for; handed out again unless they are routed soon."""
         return await self._hand_out("unrouted", "route", limit, ROUTING_S)
 
-    async def wanting(self, pool: str, limit: int) -> list[str]:
-        """Lanes of a pool that want a session; handed out again unless they are taken soon."""
-        return await self._hand_out(f"wanting:{pool}", f"egress.{pool}", limit, TAKING_S)
+    async def wanting(
+        self, pool: str, limit: int, *, stays: bool = False, late: bool = False
+    ) -> list[str]:
+        """Lanes of a pool that want a session; handed out again unless they are taken soon.
 
-    async def _hand_out(self, name: str, queue: str, limit: int, again_s: float) -> list[str]:
+        Who `stays` looks again within a moment, so no task need be posted; one that is `late`
+        leaves new work to other workers, too.
+        """
+        request = {"stays": stays, "late": late}
+        return await self._hand_out(f"wanting:{pool}", f"egress.{pool}", limit, TAKING_S, request)
+
+    async def _hand_out(
+        self, name: str, queue: str, limit: int, again_s: float, more: dict[str, bool] | None = None
+    ) -> list[str]:
         request = {"list": name, "queue": queue, "limit": limit, "again_ms": int(again_s * 1000)}
+        request |= more or {}
         return [raw.decode() for raw in await self.store.scripts.call("hand_out", request)]
 
     async def put_back(self, pool: str, lanes: Sequence[str]) -> None:

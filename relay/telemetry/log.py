@@ -59,18 +59,18 @@ def configure_logging(
     service: str,
     stream: LineStream | None = None,
     human: bool | None = None,
-    gathers: bool = False,
+    block: int = 0,
 ) -> None:
     """Send the log of this process to `stream` (standard output), the standard loggers included.
 
-    `human` overrides `log.format`; by default the terminal decides. `gathers`: lines below warning
-    may wait a moment and leave together.
+    `human` overrides `log.format`; by default the terminal decides. Lines below warning may wait a
+    moment and leave in blocks of so many octets.
     """
     chosen = sys.stdout.buffer if stream is None else stream
     is_terminal = chosen.isatty()
     if human is None:
         human = settings.log.format == "human" or (settings.log.format == "auto" and is_terminal)
-    _output.lines = Lines(chosen, gathers=gathers)
+    _output.lines = Lines(chosen, block=block)
     _output.level = LEVELS[settings.log.level]
     _output.is_human = human
     wants_colour = is_terminal or "FORCE_COLOR" in os.environ

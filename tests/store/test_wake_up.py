@@ -12,12 +12,15 @@ from relay.model.ids import new_queue_id
 from relay.model.message import Submission
 from relay.store.keys import broker_prefix
 from relay.store.queue import Store
+from relay.store.work import Work
+from tests.store import mail
 from tests.support import processes
 from tests.support.household import wait_until
 from tests.support.redis_server import RedisServer
 from workers.celery_app import broker_url, make_app
 
 _ROUTE = broker_prefix("sink") + "route"
+_EGRESS = broker_prefix("sink") + "egress.default"
 
 _APP = """
 from relay.settings.schema import Delivery, Mode, Redis, Settings
@@ -51,6 +54,55 @@ async def test_accepts_of_one_moment_push_one_wake_up(store: Store) -> None:
     for _ in range(5):
         await store.accept(submission())
     assert await store.wire.call("LLEN", _ROUTE) == 1
+
+
+async def wake_ups(store: Store) -> int:
+    """Wake-ups for lanes that a worker would take now; they are gone then."""
+    count: int = await store.wire.call("LLEN", _EGRESS)
+    await store.wire.call("DEL", _EGRESS)
+    return count
+
+
+async def routed(store: Store) -> Work:
+    work = await mail.worker(store)
+    await work.routed("gmail.test", mail.lane_of("gmail"), b"site", fresh_s=10_000)
+    return work
+
+
+async def test_worker_that_looks_by_itself_is_sent_no_wake_up(store: Store) -> None:
+    work = await routed(store)
+    await work.wanting("default", 50, stays=True)
+    await store.accept(submission())
+    assert await wake_ups(store) == 0
+    assert await work.wanting("default", 50, stays=True) == [mail.lane_of("gmail")]
+
+
+async def test_worker_that_ceases_to_look_is_woken_again(store: Store) -> None:
+    work = await routed(store)
+    await work.wanting("default", 50, stays=True)
+    assert await work.wanting("default", 50) == []
+    await store.accept(submission())
+    assert await wake_ups(store) == 1
+
+
+async def test_mail_that_came_while_a_worker_ceased_to_look_is_seen_by_its_last_look(
+    store: Store,
+) -> None:
+    work = await routed(store)
+    await work.wanting("default", 50, stays=True)
+    await store.accept(submission())
+    assert await work.wanting("default", 50) == [mail.lane_of("gmail")]
+
+
+async def test_worker_that_is_late_lets_others_be_woken(store: Store) -> None:
+    work = await routed(store)
+    await work.wanting("default", 50, stays=True, late=True)
+    await store.accept(submission())
+    assert await wake_ups(store) == 0, "it is alone: nobody else could help"
+    await mail.worker(store)
+    await work.wanting("default", 50, stays=True, late=True)
+    await store.accept(submission())
+    assert await wake_ups(store) == 1
 
 
 async def test_wake_up_is_what_kombu_reads(store: Store) -> None:
