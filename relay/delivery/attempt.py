@@ -5,12 +5,13 @@ settled or given back before it ends, and what it could not (a kill) returns wit
 Nothing here decides: verdicts come from `policy`, limits from the plan, delays from the schedule.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
 
 from relay.delivery.carrier import Carrier
-from relay.delivery.context import EXPIRED, GIVEN_BACK, Context
+from relay.delivery.context import EXPIRED, GIVEN_BACK, TOO_SLOW, Context
 from relay.delivery.journal import log_outcomes
 from relay.delivery.load import Load, loads_of
 from relay.delivery.outcomes import conclude, ready_again
@@ -35,6 +36,7 @@ async def serve(lane: str, context: Context) -> Taken:
     if taken.word != "ok":
         return taken
     carrier = Carrier(plan, context, probing=taken.probing)
+    context.may_leave(carrier.is_dispensable)
     try:
         while await carrier.is_ready():
             claim = await claim_for(lane, carrier, context)
@@ -44,6 +46,10 @@ async def serve(lane: str, context: Context) -> Taken:
                 break
         if carrier.failure is not None and carrier.is_refused_for_good:
             await fail_all(lane, context, carrier.failure)
+    except asyncio.CancelledError:
+        if context.gives_way():
+            await carrier.fail(TOO_SLOW)
+        raise
     finally:
         await carrier.close()
         await context.work.release(lane, token, ceilings)

@@ -66,6 +66,7 @@ class Carrier:
         self._next = 0
         self._sent = 0
         self._promised: Transaction | None = None
+        self._load: Load | None = None
 
     @property
     def remote(self) -> dict[str, object]:
@@ -187,6 +188,7 @@ class Carrier:
         context = self._context
         began = time.monotonic()
         self.connect_s = sum(self._session.timings.values()) if self._sent == 0 else 0.0
+        self._load = load
         announced = following.transaction if following is not None else None
         if self._sent + 2 > self.plan.shape.mails_per_connection:
             announced = None
@@ -195,6 +197,7 @@ class Carrier:
             before_dot=lambda: context.may_send(load),
             following=announced,
         )
+        self._load = None
         self._sent += 1
         self.pace.observe(len(load.recipients), time.monotonic() - began)
         self._promised = announced if result.broken is None and announced is not None else None
@@ -217,6 +220,15 @@ class Carrier:
             return
         load.tried |= {self._endpoint.address}
         self._next = (self._next + 1) % len(self.plan.endpoints)
+
+    def is_dispensable(self) -> bool:
+        """Whether mail is being sent and could be given back: its dot was not sent."""
+        return self._load is not None and not self._load.dotted
+
+    async def fail(self, verdict: Verdict) -> None:
+        """End the session's work by a verdict from outside; what it has goes back to ready."""
+        self.failure = verdict
+        await self._report(good=False, verdict=verdict)
 
     async def heed(self, load: Load, verdicts: list[Verdict]) -> None:
         """Let rest what the verdicts blame beyond the recipients; else the connection is good."""

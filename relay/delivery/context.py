@@ -1,7 +1,7 @@
 """What the sessions of a worker process share: settings, rules, the store, budgets, the lease."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from itertools import count
 from random import Random
@@ -33,6 +33,12 @@ PLAN_KEPT_S = 5.0
 EXPIRED = Verdict(
     Severity.PERMANENT, Scope.RECIPIENT, "expired", "The message was not delivered in time."
 )
+TOO_SLOW = Verdict(
+    Severity.TRANSIENT,
+    Scope.CONNECTION,
+    "timeout",
+    "The receiving server answered too slowly while other mail waited for the place.",
+)
 GIVEN_BACK = Verdict(
     Severity.TRANSIENT, Scope.LOCAL, "given_back", "The attempt was broken off on our side."
 )
@@ -52,6 +58,8 @@ class Lanes(Protocol):
     def noticed(self, lane: str, claim: Claim) -> None: ...
     async def await_work(self, lane: str, claim: Claim) -> bool: ...
     def opening(self) -> AbstractAsyncContextManager[None]: ...
+    def may_leave(self, is_dispensable: Callable[[], bool]) -> None: ...
+    def gives_way(self) -> bool: ...
     @property
     def is_draining(self) -> bool: ...
 
@@ -173,6 +181,14 @@ class Context:
     def opening(self) -> AbstractAsyncContextManager[None]:
         """While a session opens; TimeoutError when it has to give up its place."""
         return self._lanes.opening()
+
+    def may_leave(self, is_dispensable: Callable[[], bool]) -> None:
+        """The running session may be cancelled, for others to have its place, when this says so."""
+        self._lanes.may_leave(is_dispensable)
+
+    def gives_way(self) -> bool:
+        """Whether it was."""
+        return self._lanes.gives_way()
 
     async def rest(self, lane: str, refused: Unroutable) -> None:
         """No host of the lane has an address at present: let the site rest, or the lane alone."""

@@ -67,6 +67,8 @@ class Lanes:
         # Both in the order of their beginning, the longest first.
         self._idle: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._opening: dict[asyncio.Task[Any], tuple[float, asyncio.Timeout]] = {}
+        self._leaves: dict[asyncio.Task[Any], Callable[[], bool]] = {}
+        self._giving_way: set[asyncio.Task[Any]] = set()
         self._moved = asyncio.Event()
         self.is_draining = False
 
@@ -87,18 +89,23 @@ class Lanes:
     def _slow(self) -> int:
         if len(self._tasks) <= self._worker.max_sessions // 2:
             return 0
+        return len(self._slow_ones())
+
+    def _slow_ones(self) -> list[tuple[float, asyncio.Task[Any]]]:
+        """Sessions whose peer is slow, each with the time of its last claim."""
         before = time.monotonic() - SLOW_S
-        return sum(
-            1
+        return [
+            (at, task)
             for lane in self._lanes.values()
             for task, at in lane.claimed_at.items()
             if at < before and task not in self._idle
-        )
+        ]
 
     async def make_room(self) -> bool:
         """Lanes wait: whether there is room, or comes to be within a while.
 
-        Where all places are taken, idle sessions end, and silent ones beyond their half.
+        Where all places are taken, idle sessions end, and slow ones beyond their half: those that
+        are opening first, then of those with mail in hand, unless its dot was sent, the latest.
         """
         end = time.monotonic() + MAKE_ROOM_S
         while self.room <= 0 and not self.is_draining and time.monotonic() < end:
@@ -115,6 +122,23 @@ class Lanes:
         for patience in [*list(self._idle.values())[:MADE_AT_ONCE], *silent[:beyond]]:
             if not patience.expired():
                 patience.reschedule(now)
+        for _, task in sorted(self._slow_ones(), key=lambda one: -one[0]):
+            if beyond <= len(silent):
+                break
+            if task in self._leaves and task not in self._giving_way and self._leaves[task]():
+                self._giving_way.add(task)
+                task.cancel()
+                beyond -= 1
+
+    def may_leave(self, is_dispensable: Callable[[], bool]) -> None:
+        """The running session tells by this whether it may be cancelled now."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._leaves[task] = is_dispensable
+
+    def gives_way(self) -> bool:
+        """Whether the running session was cancelled because others need its place."""
+        return asyncio.current_task() in self._giving_way
 
     @contextlib.asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
@@ -167,6 +191,8 @@ class Lanes:
         finally:
             self._moved.set()
             state.claimed_at.pop(task, None)
+            self._leaves.pop(task, None)
+            self._giving_way.discard(task)
             state.sessions -= 1
             if state.sessions == 0:
                 self._lanes.pop(lane, None)

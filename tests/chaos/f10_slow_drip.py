@@ -1,0 +1,62 @@
+"""F10: servers that drip, as many as there are places and more, beside ones that live.
+
+Some drip from the greeting on, the others only once they are asked for a recipient, with mail in
+hand. The places of a worker stay bounded, and mail to everyone else goes meanwhile.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from tests.chaos.figures import connections, percentile, waits_in_queue
+from tests.support.system import UNSHAPED, running_system
+
+DRIP_S = 5
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How many dripping servers of each kind, places of a worker, live domains, mail for each."""
+
+    drips: int
+    places: int
+    live: int
+    each: int
+    within_s: float
+
+
+SHORT = Size(drips=12, places=20, live=30, each=3, within_s=60)
+LONG = Size(drips=250, places=500, live=100, each=50, within_s=300)
+
+
+async def run(folder: Path, size: Size) -> str:
+    """Drips first, so that they take every place; then all live mail; the figures."""
+    settings = {
+        "RELAY_FILES_SHAPING": UNSHAPED,
+        "RELAY_WORKER_MAX_SESSIONS": str(size.places),
+    }
+    async with running_system(folder, workers=0, **settings) as system:
+        system.expects("site.breaker")
+        system.sink.add_fault("*.late.test", "RCPT", "split", delay=f"{DRIP_S}s")
+        dripping = [f"ann@drip{DRIP_S}.onemx.number{n}.test" for n in range(size.drips)]
+        dripping += [f"ann@onemx.number{n}.late.test" for n in range(size.drips)]
+        slow = [await system.submit([address]) for address in dripping]
+        system.start_worker()
+        await system.until_connected(min(2 * size.drips, size.places))
+        live = [f"r{n}@number{n % size.live}.test" for n in range(size.live * size.each)]
+        async with connections(system) as open_now:
+            receipts = [await system.submit([address]) for address in live]
+            await system.until_delivered(*receipts, within_s=size.within_s)
+
+        views = [view for one in slow for view in (await system.recipients(one)).values()]
+        assert {view.status for view in views} <= {"ready", "claimed"}
+        assert {view.step for view in views} == {0}
+        assert await system.events("recipient.deferred", "recipient.uncertain") == []
+        assert system.sink.counts() == dict.fromkeys(live, 1)
+        assert open_now.highest <= size.places
+        assert not system.complaints()
+        waits = await waits_in_queue(system)
+        return (
+            f"F10  {2 * size.drips} dripping servers, {size.places} places: {len(live):,} messages "
+            f"to {size.live} live domains delivered meanwhile, p95 {percentile(waits, 0.95):.1f} s "
+            f"in the queue; at most {open_now.highest:.0f} connections"
+        )
