@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from relay.delivery.carrier import Carrier
 from relay.delivery.context import EXPIRED, GIVEN_BACK, TOO_SLOW, Context
-from relay.delivery.journal import log_outcomes
 from relay.delivery.load import Load, loads_of
 from relay.delivery.outcomes import conclude, ready_again
 from relay.delivery.reports import reports_for
@@ -34,7 +33,7 @@ async def serve(lane: str, context: Context) -> Taken:
     token, ceilings = context.work.new_token(), context.ceilings(plan)
     taken = await context.work.take(lane, token, ceilings)
     if taken.word != "ok":
-        return taken
+        return context.refused(plan, taken)
     carrier = Carrier(plan, context, probing=taken.probing)
     context.may_leave(carrier.is_dispensable)
     try:
@@ -64,7 +63,7 @@ async def claim_for(lane: str, carrier: Carrier, context: Context) -> Claim:
     claim = await context.work.claim(
         lane, limit=carrier.pace.batch, octets=octets, rates=context.message_rates(carrier.plan)
     )
-    context.noticed(lane, claim)
+    context.noticed(lane, claim, carrier.plan)
     return claim
 
 
@@ -124,7 +123,7 @@ async def settle(
 ) -> None:
     """Hand outcomes, and the reports that they call for, to the settler and the log."""
     if outcomes:
-        log_outcomes(outcomes)
+        context.tell(outcomes, messages)
         reports = reports_for(outcomes, messages, context.directory)
         await context.settler.settle(outcomes, reports)
 

@@ -61,6 +61,7 @@ class Carrier:
         self.session_id = ""
         self.connect_s = 0.0
         self._context = context
+        self._measures = context.measures
         self._session: Session | None = None
         self._endpoint: Endpoint | None = None
         self._next = 0
@@ -117,6 +118,7 @@ class Carrier:
                     self._refused(endpoints[position], SessionFailed("greeting", cause=silence))
                 )
                 break
+            self._measures.opened(self.plan, self._session.timings, self._session.tls)
             if self._is_ourselves():
                 verdicts.append(await self._leave_ourselves(endpoints[position]))
                 break  # all hosts that follow are no better than we are
@@ -160,6 +162,7 @@ class Carrier:
         return looped
 
     def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
+        self._measures.not_opened(self.plan, failed)
         verdict = classify_session_failure(
             failed.phase,
             failed.reply,
@@ -199,6 +202,7 @@ class Carrier:
         )
         self._load = None
         self._sent += 1
+        self._measures.transacted(result)
         self.pace.observe(len(load.recipients), time.monotonic() - began)
         self._promised = announced if result.broken is None and announced is not None else None
         if not self._session.is_usable and not isinstance(result.broken, LeaseLost):
@@ -232,6 +236,7 @@ class Carrier:
 
     async def heed(self, load: Load, verdicts: list[Verdict]) -> None:
         """Let rest what the verdicts blame beyond the recipients; else the connection is good."""
+        self._measures.judged(self.plan, verdicts)
         for verdict in verdicts:
             if verdict.severity is Severity.SUCCESS or verdict.scope not in NOT_THE_RECIPIENT:
                 continue
@@ -288,6 +293,7 @@ class Carrier:
         self._promised = None
         if session is None:
             return
+        self._measures.closed(self.plan)
         if polite:
             await session.close()
         else:

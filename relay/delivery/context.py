@@ -1,20 +1,22 @@
 """What the sessions of a worker process share: settings, rules, the store, budgets, the lease."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from itertools import count
 from random import Random
 from typing import Any, Protocol
 
 from relay.delivery.directory import Directory
+from relay.delivery.journal import log_outcomes
 from relay.delivery.load import Load
+from relay.delivery.measures import Measures
 from relay.delivery.outcomes import Facts, RetryRules, unattempted
 from relay.delivery.plan import Plan, plan_for
 from relay.delivery.routes import Routes
 from relay.delivery.routing import Unroutable
 from relay.model.lane import Lane
-from relay.model.message import Outcome
+from relay.model.message import ClaimedMessage, Outcome
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.retry import Schedule
@@ -22,7 +24,7 @@ from relay.policy.window import INITIAL
 from relay.settings.schema import MailClass, Settings, UncertainPolicy
 from relay.store.keys import CLASS_LETTER
 from relay.store.settler import Settler
-from relay.store.work import Ceilings, Claim, Rate, Report, Work
+from relay.store.work import Ceilings, Claim, Rate, Report, Taken, Work
 
 #: No dot is written when the lease was last renewed longer ago than this (monotonic clock).
 LEASE_FRESH_S = 10.0
@@ -73,6 +75,7 @@ class Context:
         self.directory = directory
         self.work = work
         self.settler = settler
+        self.measures = Measures(work.store.meter)
         self.rules = directory.rules
         self.random = Random()
         self.routes = Routes(directory, work, self.random)
@@ -170,8 +173,16 @@ class Context:
         """Sessions of this process on a lane."""
         return self._lanes.sessions_of(lane)
 
-    def noticed(self, lane: str, claim: Claim) -> None:
-        """Tell what a claim showed of the backlog."""
+    def refused(self, plan: Plan, taken: Taken) -> Taken:
+        """Note why a session may not begin; the answer is passed on."""
+        if taken.word == "no":
+            self.measures.refused(plan, taken.reason)
+        return taken
+
+    def noticed(self, lane: str, claim: Claim, plan: Plan) -> None:
+        """Tell what a claim showed of the backlog, or what kept it from mail."""
+        if claim.reason:
+            self.measures.refused(plan, claim.reason)
         self._lanes.noticed(lane, claim)
 
     async def await_work(self, lane: str, claim: Claim) -> bool:
@@ -257,6 +268,11 @@ class Context:
             source=self._source(plan),
             **dialogue,
         )
+
+    def tell(self, outcomes: Sequence[Outcome], messages: Sequence[ClaimedMessage]) -> None:
+        """Log outcomes and count them."""
+        log_outcomes(outcomes)
+        self.measures.ended(outcomes, messages)
 
     def without_session(self, claim: Claim, verdict: Verdict, state: State) -> list[Outcome]:
         """Outcomes of a claim for which no packet leaves."""

@@ -5,6 +5,7 @@ does no harm. `drain` finishes the transactions under way and commits their outc
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +18,13 @@ from relay.delivery.directory import load_directory
 from relay.delivery.keeper import LeaseKeeper
 from relay.delivery.lanes import Lanes
 from relay.delivery.route_finder import RouteFinder
+from relay.delivery.routing import provider_of
 from relay.delivery.ticker import Ticker
 from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.net.resolver import Resolver
 from relay.settings.schema import Settings
+from relay.store.ages import AgeSweep
+from relay.store.meters import MeterReporter
 from relay.store.queue import Store
 from relay.store.settler import Settler
 from relay.store.work import RedisDnsCache, Taken, Work
@@ -35,6 +39,7 @@ LATE_S = 0.015
 _RECONNECT_S = 1.0
 _GIVE_UP_S = 1.0
 RECONCILE_EVERY_S = 2.0
+LAST_REPORT_S = 1.0
 
 _log = structlog.get_logger("relay.engine")
 
@@ -61,7 +66,10 @@ class Engine:
         assert self.settings.delivery.mode is not None
         mode = self.settings.delivery.mode.value
         self._store = await self._connect(mode)
-        self._resolver = Resolver.from_settings(self.settings, RedisDnsCache(self._store))
+        self._resolver = Resolver.from_settings(
+            self.settings, RedisDnsCache(self._store), meter=self._store.meter
+        )
+        self._reporter = MeterReporter(self._store.meter, "worker", lambda: self._store)
         info = {"pid": os.getpid(), "pools": list(self.settings.worker.pools)}
         work = Work(self._store, lease_s=self.settings.worker.lease, info=info)
         self._settler = Settler(work)
@@ -78,6 +86,8 @@ class Engine:
             asyncio.create_task(self._ticker.run(), name="ticker"),
             asyncio.create_task(self._show_life(), name="pulse"),
             asyncio.create_task(self._reconcile(), name="reconcile"),
+            asyncio.create_task(self._reporter.run(), name="meter"),
+            asyncio.create_task(AgeSweep(lambda: self._store, provider_of).run(), name="ages"),
         ]
         _log.info("engine.started", mode=mode, incarnation=work.holder, **info)
 
@@ -181,6 +191,8 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._reporter.report(), LAST_REPORT_S)
         await self._keeper.stop()
         await self._resolver.aclose()
         await self._store.close()

@@ -88,6 +88,13 @@ def decode_site(record: bytes, digest: bytes) -> Routed | Unroutable | None:
         return None
 
 
+def provider_of(record: bytes) -> str:
+    """The provider of a site record, under whichever rules it was made; empty where it has none."""
+    start = len(_RECORD_VERSION)
+    site = decode_site(record, record[start : start + _DIGEST_OCTETS])
+    return site.provider if isinstance(site, Routed) else ""
+
+
 async def resolve_destination(
     destination: str,
     *,

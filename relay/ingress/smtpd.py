@@ -21,6 +21,7 @@ from relay.policy.route import RouteTable
 from relay.settings.kinds import parse_listen
 from relay.settings.schema import Settings
 from relay.telemetry.log import get_logger
+from relay.telemetry.meter import Meter
 
 #: How long sessions may take to finish the message they are sending when the listener stops.
 DRAIN_S = 30.0
@@ -37,12 +38,14 @@ class Listener:
         *,
         shares_port: bool = False,
         tls_context: ssl.SSLContext | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._settings = settings
         self._shares_port = shares_port
         self._servers: list[asyncio.Server] = []
         self._sessions: set[SubmissionSession] = set()
-        submitter = Submitter(settings, acceptor, RouteTable.from_settings(settings))
+        routes = RouteTable.from_settings(settings)
+        submitter = Submitter(settings, acceptor, routes, meter=meter)
         self._around = Surroundings(
             settings=settings,
             gate=Gate(settings.smtp),
@@ -99,8 +102,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    link = StoreLink(lambda: open_store(settings, "relay-smtpd"))
-    listener = Listener(settings, link, shares_port=shares_port)
+    link = StoreLink(lambda meter: open_store(settings, "relay-smtpd", meter), role="smtpd")
+    listener = Listener(settings, link, shares_port=shares_port, meter=link.meter)
     try:
         await link.start()
         await listener.start()

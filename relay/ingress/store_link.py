@@ -10,25 +10,34 @@ from relay.model.message import Receipt, Submission
 from relay.settings.files import data_folder
 from relay.settings.schema import Mode, Settings
 from relay.store.keys import prefix
+from relay.store.meters import MeterReporter
 from relay.store.queue import Store
 from relay.store.server import private_url
 from relay.store.wire import Wire
 from relay.telemetry.log import get_logger
+from relay.telemetry.meter import Meter
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 #: A store that another version took over is noticed after this.
 _CHECK_EVERY_S = 2.0
+_LAST_REPORT_S = 1.0
 
 
 class StoreLink:
-    """The store once it could be opened; until then every use raises StoreUnavailable."""
+    """The store once it could be opened; until then every use raises StoreUnavailable.
 
-    def __init__(self, connect: Callable[[], Awaitable[Store]]) -> None:
+    What the door counts on `meter` becomes part of the figures of all processes, under its `role`.
+    """
+
+    def __init__(self, connect: Callable[[Meter], Awaitable[Store]], *, role: str) -> None:
+        self.meter = Meter()
         self._connect = connect
         self._store: Store | None = None
         self._error = StoreUnavailable("the store is not open yet")
         self._watching: asyncio.Task[None] | None = None
+        self._reporter = MeterReporter(self.meter, role, lambda: self.store)
+        self._reporting: asyncio.Task[None] | None = None
         self._log = get_logger()
 
     @property
@@ -45,6 +54,7 @@ class StoreLink:
         """
         is_open = await self._try()
         self._watching = asyncio.create_task(self._watch(is_open))
+        self._reporting = asyncio.create_task(self._reporter.run())
 
     async def until(self, stopping: asyncio.Event) -> None:
         """Wait for the end; ConfigError or ScriptMismatch where the store proves not to be ours.
@@ -59,11 +69,14 @@ class StoreLink:
             self._watching.result()
 
     async def close(self) -> None:
-        """Stop trying and close the store."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        """Stop trying, report what is left and close the store."""
+        tasks = [task for task in (self._watching, self._reporting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._store is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reporter.report(), _LAST_REPORT_S)
             await self._store.close()
 
     async def accept(self, submission: Submission) -> Receipt:
@@ -72,7 +85,7 @@ class StoreLink:
 
     async def _try(self) -> bool:
         try:
-            self._store = await self._connect()
+            self._store = await self._connect(self.meter)
         except StoreUnavailable as error:
             if str(error) != str(self._error):
                 self._log.warning("store.unavailable", reason=str(error))
@@ -94,7 +107,7 @@ class StoreLink:
                 await self.store.check_schema()
 
 
-async def open_store(settings: Settings, client_name: str) -> Store:
+async def open_store(settings: Settings, client_name: str, meter: Meter | None = None) -> Store:
     """Open the store that the settings name; the mode must be said (exit 78 otherwise)."""
     if settings.delivery.mode is None:
         raise ConfigError('delivery.mode: is not set; write "sink" or "live"')
@@ -107,6 +120,7 @@ async def open_store(settings: Settings, client_name: str) -> Store:
         settings.delivery.mode,
         client_name=client_name,
         watermark=settings.redis.accept_watermark,
+        meter=meter,
     )
 
 

@@ -25,6 +25,7 @@ from relay.model.message import Receipt, Submission
 from relay.policy.lint import lint
 from relay.settings.schema import MailClass, Settings
 from relay.smtp.content import normalize
+from relay.telemetry.meter import Meter
 
 #: Doors whose senders expect a DSN by mail; the others read events.
 _DSN_DOORS = frozenset({"smtp", "sendmail"})
@@ -81,10 +82,18 @@ class Prepared(msgspec.Struct, frozen=True):
 class Submitter:
     """Turns drafts into submissions and hands them to the store; one for a process."""
 
-    def __init__(self, settings: Settings, acceptor: Acceptor, routes: Destinations) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        acceptor: Acceptor,
+        routes: Destinations,
+        *,
+        meter: Meter | None = None,
+    ) -> None:
         self.hostname = own_hostname(settings)
         self._settings = settings
         self._acceptor = acceptor
+        self._meter = meter if meter is not None else Meter()
         self._destination_for = lru_cache(maxsize=65536)(routes.destination_for)
 
     async def submit(self, draft: Draft) -> Receipt:
@@ -112,6 +121,8 @@ class Submitter:
         labels = labels_of(block, draft.labels)
         errors, warnings = _sort(lint(content), block, draft.ingress)
         errors += check_labels(labels)
+        for finding in (*errors, *warnings):
+            self._meter.count("lint", finding.code)
         if errors:
             raise SubmissionRefused(*errors)
         return Prepared(self._submission(draft, content, block, labels, now), tuple(warnings))

@@ -30,6 +30,7 @@ from relay.net.dns_message import MalformedPacket, Question, Response
 from relay.net.dns_transport import Nameserver
 from relay.net.system_dns import system_nameservers
 from relay.settings.schema import Dns, Mode, Settings
+from relay.telemetry.meter import Meter
 
 #: Links of a CNAME chain that are followed (Postfix and mox 16).
 CNAME_LINKS = 16
@@ -64,9 +65,15 @@ class Resolver:
     """Asks the given nameservers, else those of `dns`, else the system's; see the module."""
 
     def __init__(
-        self, dns: Dns, cache: DnsCache | None = None, *, nameservers: tuple[str, ...] = ()
+        self,
+        dns: Dns,
+        cache: DnsCache | None = None,
+        *,
+        nameservers: tuple[str, ...] = (),
+        meter: Meter | None = None,
     ) -> None:
         self._dns = dns
+        self._meter = meter if meter is not None else Meter()
         self._shared = cache
         self._follows_system = not (nameservers or dns.nameservers)
         self._names = nameservers or dns.nameservers or system_nameservers()
@@ -77,10 +84,13 @@ class Resolver:
         self._places = asyncio.Semaphore(QUESTIONS_IN_FLIGHT)
 
     @classmethod
-    def from_settings(cls, settings: Settings, cache: DnsCache | None = None) -> "Resolver":
+    def from_settings(
+        cls, settings: Settings, cache: DnsCache | None = None, *, meter: Meter | None = None
+    ) -> "Resolver":
         """The resolver that the mode demands: in sink mode it asks nobody but the sink."""
         sink = settings.delivery.mode is not Mode.LIVE
-        return cls(settings.dns, cache, nameservers=(settings.sink.dns,) if sink else ())
+        nameservers = (settings.sink.dns,) if sink else ()
+        return cls(settings.dns, cache, nameservers=nameservers, meter=meter)
 
     @property
     def lifetime_s(self) -> float:
@@ -181,11 +191,15 @@ class Resolver:
 
     async def _look_up(self, name: str, kind: RdataType) -> Answer:
         """Ask, follow CNAMEs (RFC 1034 §3.6.2) and clamp the TTL; never raises for DNS' sake."""
+        began = time.monotonic()
         try:
-            return await self._follow(name, kind)
+            answer = await self._follow(name, kind)
         except ResolverUnavailable as error:
             ttl_s = min(FAILURE_TTL_S, self._dns.negative_ttl)
-            return Answer(Status.FAILED, (), ttl_s, f"{kind.name} of {name}: {error}")
+            answer = Answer(Status.FAILED, (), ttl_s, f"{kind.name} of {name}: {error}")
+        took_s = time.monotonic() - began
+        self._meter.observe("look_up", took_s, kind.name, answer.status.name.lower())
+        return answer
 
     async def _follow(self, name: str, kind: RdataType) -> Answer:
         seen, ttl_s, current = {name}, self._dns.max_ttl, name

@@ -38,10 +38,12 @@ def check_server(info: dict[str, str], where: str) -> None:
         )
 
 
-async def server_info(wire: Wire) -> dict[str, str]:
-    """The sections of INFO that matter here."""
+async def server_info(
+    wire: Wire, *sections: str, default: tuple[str, ...] = ("server", "memory", "persistence")
+) -> dict[str, str]:
+    """Sections of INFO, those that matter for opening a store unless others are named."""
     fields: dict[str, str] = {}
-    for section in ("server", "memory", "persistence"):
+    for section in sections or default:
         fields |= _fields(await wire.call("INFO", section))
     if fields.get("loading") == "1":
         raise StoreUnavailable("Redis is loading its data")

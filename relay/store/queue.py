@@ -19,6 +19,7 @@ from relay.store.keys import CLASS_LETTER, split_queue_name
 from relay.store.scripts import Scripts
 from relay.store.views import QueueMatch, Suspension, Views
 from relay.store.wire import Wire
+from relay.telemetry.meter import Meter
 
 #: Rows of one call; a larger submission is staged in chunks of this size.
 ROWS_PER_CALL = 1000
@@ -33,20 +34,30 @@ class Store(Views):
     Doors use `accept`, operators the verbs; the views come from `Views`.
     """
 
-    def __init__(self, wire: Wire, mode: str, *, watermark: float = 0.85) -> None:
+    def __init__(
+        self, wire: Wire, mode: str, *, watermark: float = 0.85, meter: Meter | None = None
+    ) -> None:
         super().__init__(wire, mode)
-        self.scripts = Scripts(wire, mode)
+        #: What this process counts; `MeterReporter` makes it part of the figures of all.
+        self.meter = meter if meter is not None else Meter()
+        self.scripts = Scripts(wire, mode, self.meter)
         self._watermark = watermark
         self._memory_checked = 0.0
         self._memory_full = False
 
     @classmethod
     async def connect(
-        cls, url: str, mode: str, *, client_name: str = "relay", watermark: float = 0.85
+        cls,
+        url: str,
+        mode: str,
+        *,
+        client_name: str = "relay",
+        watermark: float = 0.85,
+        meter: Meter | None = None,
     ) -> "Store":
         """Open the store; StoreUnavailable, ConfigError or ScriptMismatch say why not."""
         wire = Wire(url, client_name=client_name)
-        store = cls(wire, mode, watermark=watermark)
+        store = cls(wire, mode, watermark=watermark, meter=meter)
         try:
             connect.check_server(await connect.server_info(wire), wire.where)
             await connect.stamp(wire, mode)

@@ -8,6 +8,7 @@ its text, so that two versions of relay never share code; old ones are small and
 import asyncio
 import hashlib
 import re
+import time
 from importlib import resources
 from typing import Any
 
@@ -15,6 +16,7 @@ from relay.model.errors import ScriptMismatch, StoreError
 from relay.store.codec import pack
 from relay.store.keys import SCHEMA, broker_prefix, prefix
 from relay.store.wire import NoScript, Wire
+from relay.telemetry.meter import Meter
 
 _SHEBANG = re.compile(r"\A#!lua flags=(\S+)\n")
 _PIECES = ("common", "wake", "queue", "accept", "slots", "claims")
@@ -36,6 +38,7 @@ NAMES = (
     "deadline",
     "verb",
     "suspend",
+    "meter",
 )
 
 
@@ -68,8 +71,9 @@ def library(mode: str) -> tuple[str, str]:
 class Scripts:
     """The scripts of one mode over one wire: `await scripts.call("claim", request)`."""
 
-    def __init__(self, wire: Wire, mode: str) -> None:
+    def __init__(self, wire: Wire, mode: str, meter: Meter) -> None:
         self._wire = wire
+        self._meter = meter
         self._meta = prefix(mode) + "meta"
         self._library, self._text = library(mode)
 
@@ -82,12 +86,15 @@ class Scripts:
     async def call(self, name: str, request: dict[str, Any], *blobs: bytes) -> Any:
         """Run a script; its reply; ScriptMismatch where the store has another schema."""
         packed = pack({"schema": SCHEMA, **request})
+        began = time.perf_counter()
         try:
             return await self._run(name, packed, blobs)
         except StoreError as error:
             if str(error).startswith("MISMATCH"):
                 raise ScriptMismatch(str(error).removeprefix("MISMATCH ")) from None
             raise
+        finally:
+            self._meter.observe("script", time.perf_counter() - began, name)
 
     async def post(self, name: str, request: dict[str, Any]) -> "asyncio.Future[Any]":
         """Run a script; returns its reply to come, once the request has left us."""

@@ -47,6 +47,8 @@ _PAGE = 200
 LOOKED_AT = 2000
 #: Queues read side by side: their commands leave in one write.
 _SIDE_BY_SIDE = 50
+#: Entries of a list that are looked at for one that is not stale.
+_STALE_HEADS = 20
 
 
 class QueueMatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -346,26 +348,53 @@ class Views:
             deferred=counts["d"],
             held=counts["h"],
             claimed=counts["c"],
-            oldest=await self._oldest(key),
+            oldest=min((await self.oldest_of(name)).values(), default=None),
             next_due=float(due[1]) / 1000 if due else None,
             lane=fields.get("on", ""),
             suspended=suspended,
             waiting=waiting,
         )
 
-    async def _oldest(self, key: str) -> float | None:
-        """When the oldest of a queue was accepted, as the heads of its structures tell.
+    async def oldest_of(self, queue: str) -> dict[str, float]:
+        """When the oldest of a queue was accepted, by state, as the heads of its lists tell.
 
         Exact for ready mail and for queues of up to 20 deferred recipients.
         """
-        heads = await asyncio.gather(
-            self.wire.call("LRANGE", key + ":r", 0, 0),
-            self.wire.call("LRANGE", key + ":y", 0, 0),
+        key = self.p + "q:" + queue
+        first, again, deferred, held = await asyncio.gather(
+            self._first_ready(key + ":r"),
+            self._first_ready(key + ":y"),
             self.wire.call("ZRANGE", key + ":d", 0, 19),
             self.wire.call("ZRANGE", key + ":h", 0, 0),
         )
-        times = (accepted_at(rid.decode()) for some in heads for rid in some)
-        return min(times, default=None)
+        heads = {"ready": [*first, *again], "deferred": deferred, "held": held}
+        return {
+            state: min(accepted_at(head.decode()) for head in found)
+            for state, found in heads.items()
+            if found
+        }
+
+    async def _first_ready(self, key: str) -> list[bytes]:
+        """The first recipient-id of a list whose recipient is ready: entries go stale in lists."""
+        for raw in await self.wire.call("LRANGE", key, 0, _STALE_HEADS):
+            queue_id, _, number = raw.decode().partition(".")
+            bucket = (int(number) - 1) // 50
+            where = f"b:{queue_id}:{bucket}" if bucket else f"m:{queue_id}"
+            record = await self.wire.call("HGET", self.p + where, number)
+            if record is not None and decode_recipient(record).state == "r":
+                return [raw]
+        return []
+
+    async def ages(self) -> dict[tuple[str, str], float]:
+        """When the oldest was accepted by state and provider, at the last sweep (store/ages.py)."""
+        raw = await self.wire.call("GET", self.p + "oldest")
+        return {(state, provider): at for state, provider, at in unpack(raw)} if raw else {}
+
+    async def _oldest(self) -> float | None:
+        """When the oldest unfinished message was accepted; exact for up to 100 of them."""
+        ids = await self.wire.call("ZRANGE", self.p + "deadlines", 0, 99)
+        swept = (await self.ages()).values() if len(ids) == 100 else ()
+        return min((*(accepted_at(raw.decode()) for raw in ids), *swept), default=None)
 
     async def suspensions(self) -> list[Suspension]:
         """Suspensions in force."""
@@ -425,13 +454,14 @@ class Views:
         groups["workers"] = await self.wire.call(*alive)
         groups["queues"] = await self.wire.call("ZCARD", self.p + "queues")
         groups["unrouted"] = await self.wire.call("ZCARD", self.p + "unrouted")
-        oldest = await self.wire.call("ZRANGE", self.p + "deadlines", 0, 0)
-        groups["oldest"] = await self._created(oldest[0].decode()) if oldest else None
+        groups["events"] = await self.wire.call("XLEN", self.p + "events")
+        groups["is_full"] = await self.wire.call("EXISTS", self.p + "full")
+        groups["oldest"] = await self._oldest()
         return groups
 
-    async def _created(self, queue_id: str) -> float | None:
-        raw = await self.wire.call("HGET", self.p + "m:" + queue_id, "m")
-        return decode_message(raw).created_ms / 1000 if raw is not None else None
+    async def server(self) -> dict[str, str]:
+        """What Redis says of itself: memory, persistence, clients, commands."""
+        return await connect.server_info(self.wire, "memory", "persistence", "clients", "stats")
 
     async def workers(self) -> list[dict[str, Any]]:
         """The worker processes that hold a lease."""

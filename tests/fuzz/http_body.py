@@ -115,7 +115,7 @@ class HttpBodyTarget(Target):
         self._loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
-        self._link = StoreLink(lambda: open_store(self._settings, "fuzz"))
+        self._link = StoreLink(lambda meter: open_store(self._settings, "fuzz", meter), role="fuzz")
         await self._link.start()
         self._app = create_app(self._settings, self._link, asyncio.Event())
 

@@ -163,6 +163,11 @@ CALLS: dict[str, Callable[[Work], Call]] = {
     "bounce_with_report": deadline_call_of_bounce,
     "verb_bounce_of_reported": lambda w: ("verb", VERB | {"verb": "bounce", "id": TOLD}, ()),
     "verb_on_staged": lambda w: ("verb", VERB | {"verb": "cancel", "id": STAGED}, ()),
+    "meter": lambda w: (
+        "meter",
+        {"process": "P", "number": 1, "live_ms": 9000, "info": "x", "counts": {"lint|x": 3}},
+        (),
+    ),
     "suspension_begins": lambda w: suspend_call("rule", **RULE),
     "suspension_ends": lambda w: suspend_call("over", id="RULE"),
     "suspension_is_followed": lambda w: suspend_call("follow"),

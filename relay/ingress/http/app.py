@@ -50,7 +50,8 @@ def create_app(settings: Settings, link: StoreLink, stopping: asyncio.Event) -> 
     `stopping` ends waits and streams, which would otherwise outlast the server.
     """
     routes = RouteTable.from_settings(settings)
-    door = Door(settings, link, Submitter(settings, link, routes), routes, stopping)
+    submitter = Submitter(settings, link, routes, meter=link.meter)
+    door = Door(settings, link, submitter, routes, stopping)
 
     app = FastAPI(
         title="relay",

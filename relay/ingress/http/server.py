@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
+from relay.delivery.routing import provider_of
 from relay.ingress.http.app import create_app
 from relay.ingress.store_link import StoreLink, open_store
 from relay.model.errors import ConfigError
 from relay.settings.kinds import parse_listen
 from relay.settings.schema import Settings
+from relay.store.ages import AgeSweep
 from relay.telemetry.log import get_logger
 
 _BACKLOG = 1024
@@ -56,7 +58,7 @@ def listening_socket(settings: Settings) -> socket.socket:
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are finished."""
     check_exposure(settings)
-    link = StoreLink(lambda: open_store(settings, "relay-http"))
+    link = StoreLink(lambda meter: open_store(settings, "relay-http", meter), role="http")
     stopping = asyncio.Event()
     sock = listening_socket(settings)
     config = uvicorn.Config(
@@ -75,6 +77,8 @@ async def serve(settings: Settings) -> None:
         stopping.set()
         server.should_exit = True
 
+    # Without a worker somebody has to see how old the mail becomes.
+    sweep = asyncio.create_task(AgeSweep(lambda: link.store, provider_of).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -90,6 +94,8 @@ async def serve(settings: Settings) -> None:
             await serving
     finally:
         sock.close()
+        sweep.cancel()
+        await asyncio.gather(sweep, return_exceptions=True)
         await link.close()
 
 

@@ -6,7 +6,7 @@ from starlette.responses import PlainTextResponse, Response
 from relay import __version__
 from relay.ingress.http.body import json_response
 from relay.ingress.http.door import Door
-from relay.ingress.http.metrics import exposition
+from relay.ingress.http.metrics import exposition, take_snapshot
 from relay.ingress.http.openapi import answers
 from relay.ingress.http.shapes import StatusShape, moment_or_none
 
@@ -57,7 +57,7 @@ class Status:
 
     async def metrics(self) -> Response:
         """All counters and gauges."""
-        text, media_type = exposition(await self._door.store.counters())
+        text, media_type = exposition(await take_snapshot(self._door.store))
         return Response(text, headers={"Content-Type": media_type})
 
     async def livez(self) -> Response:
