@@ -87,6 +87,8 @@ class Settler:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._marks: list[str] = []
+        self._leaving: asyncio.Task[bool] | None = None
         self._insisting: set[asyncio.Task[None]] = set()
 
     @property
@@ -130,10 +132,22 @@ class Settler:
         `confirmed` once Redis has it on disk and these recipients are known to be still ours.
         """
         await self._room.wait()
+        if not confirmed:
+            self._marks += marks
+            if self._leaving is None:
+                self._leaving = asyncio.create_task(self._leave(), name="marks")
+            return await asyncio.shield(self._leaving)
         request = {"holder": self._work.holder, "marks": marks}
         try:
-            if confirmed:
-                return bool(await self._work.store.scripts.call("mark", request) == len(marks))
+            return bool(await self._work.store.scripts.call("mark", request) == len(marks))
+        except StoreError:
+            return False
+
+    async def _leave(self) -> bool:
+        """The marks of one turn of the loop leave together."""
+        marks, self._marks, self._leaving = self._marks, [], None
+        request = {"holder": self._work.holder, "marks": marks}
+        try:
             reply = await self._work.store.scripts.post("mark", request)
         except StoreError:
             return False

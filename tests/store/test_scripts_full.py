@@ -37,9 +37,10 @@ async def full(tmp_path: Path) -> AsyncIterator[Store]:
         with pytest.raises(StoreFull):
             for number in range(10_000):
                 await store.wire.call("SET", f"filler:{number}", "x" * 20_000)
-        with pytest.raises(StoreFull):
-            for number in range(10_000):
-                await store.wire.call("SET", f"crumb:{number}", "x" * 100)
+        # Buffers come and go: with the limit a little lower Redis stays full.
+        memory = (await store.wire.call("INFO", "memory")).decode()
+        used = int(memory.split("used_memory:")[1].split()[0])
+        await store.wire.call("CONFIG", "SET", "maxmemory", used - 512 * 1024)
         yield store
     finally:
         await store.close()
@@ -87,7 +88,7 @@ async def test_full_store_drains_to_the_last_message(full: Store) -> None:
     await drain(full, sent)
     assert sorted(sent.values()) == [1] * 32
     assert await audit(full) == []
-    for number in range(5):  # what was freed is room for mail again
+    for number in range(100):  # what was freed is room for mail again
         await full.wire.call("DEL", f"filler:{number}")
     full._memory_checked = 0.0
     await full.accept(mail.submission("a@one.test"))

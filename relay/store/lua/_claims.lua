@@ -1,14 +1,14 @@
 -- Claims of an incarnation: set `ic:<holder>` of recipient-ids; set `is:<holder>` of
 -- `<recipient-id>:<attempt>` whose final dot may have been sent.
 local function mark_dots(holder, marks)
-  local marked = 0
-  for _, mark in ipairs(marks) do
-    if call('SISMEMBER', P .. 'ic:' .. holder, string.match(mark, '^(.*):')) == 1 then
-      call('SADD', P .. 'is:' .. holder, mark)
-      marked = marked + 1
-    end
+  if #marks == 0 then return 0 end
+  local rids, held = {}, {}
+  for i, mark in ipairs(marks) do rids[i] = string.match(mark, '^(.*):') end
+  for i, is_held in ipairs(call('SMISMEMBER', P .. 'ic:' .. holder, unpack(rids))) do
+    if is_held == 1 then held[#held + 1] = marks[i] end
   end
-  return marked
+  if #held > 0 then call('SADD', P .. 'is:' .. holder, unpack(held)) end
+  return #held
 end
 -- An operator's wish, uttered while the recipient was claimed, is followed when it comes back open.
 local function follow_wish(q, id, n, m, rec)

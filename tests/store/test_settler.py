@@ -1,0 +1,41 @@
+"""What the settler hands over, and how often it asks Redis for that."""
+
+import asyncio
+
+from relay.store.queue import Store
+from relay.store.settler import Settler
+from tests.store import mail
+
+LANE = mail.lane_of("one.test")
+
+
+async def calls_of_functions(store: Store) -> int:
+    text = (await store.wire.call("INFO", "commandstats")).decode()
+    line = next(line for line in text.splitlines() if line.startswith("cmdstat_fcall:"))
+    return int(line.split("calls=")[1].split(",")[0])
+
+
+async def test_marks_of_sessions_at_one_moment_are_one_call(store: Store) -> None:
+    work = await mail.worker(store)
+    await work.routed("one.test", LANE, b"site", fresh_s=1000)
+    await store.accept(mail.submission("a@one.test", "b@one.test", "c@one.test"))
+    claim = await work.claim(LANE, limit=3, octets=1 << 20)
+    held = [f"{rid}:1" for rid in mail.claimed_ids(claim)]
+    settler = Settler(work)
+    before = await calls_of_functions(store)
+    sent = await asyncio.gather(*(settler.mark([mark], confirmed=False) for mark in held))
+    await store.ping()
+    assert sent == [True, True, True]
+    assert await calls_of_functions(store) == before + 1
+    marked = await store.wire.call("SMEMBERS", f"{store.p}is:{work.holder}")
+    assert sorted(raw.decode() for raw in marked) == sorted(held)
+
+
+async def test_session_that_is_cancelled_takes_no_other_sessions_mark_along(store: Store) -> None:
+    work = await mail.worker(store)
+    settler = Settler(work)
+    tasks = [asyncio.create_task(settler.mark([f"x.{n}:1"], confirmed=False)) for n in (1, 2)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    assert await tasks[1]
+    assert tasks[0].cancelled()
