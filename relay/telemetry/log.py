@@ -156,21 +156,50 @@ def _render(_writer: Any, level: str, fields: Any) -> bytes:
     if _output.lines is None:
         _to_standard_logger(level, event, fields)
         raise structlog.DropEvent
-    clean = {name: _clean(name, value) for name, value in fields.items()}
     if _output.is_human:
-        return _human_line(level, event, clean)
+        return _human_line(level, event, _clean_fields(fields))
     now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
     head = {"ts": f"{now[:26]}Z", "level": level, "event": _clean_text("event", str(event))}
-    line: bytes = _output.encode({**head, **_output.common, **clean})
-    text = line.decode()
-    if _UNSAFE.search(text):  # the encoder escapes C0 only
-        line = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    is_clean = _is_clean(fields)
+    line: bytes = _output.encode(
+        {**head, **_output.common, **(fields if is_clean else _clean_fields(fields))}
+    )
+    if is_clean and b"://" in line:
+        line = _output.encode({**head, **_output.common, **_clean_fields(fields)})
+    if not line.isascii() or b"\x7f" in line:  # the encoder escapes C0 only
+        line = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line.decode()).encode()
     return line + b"\n"
 
 
 @lru_cache(maxsize=1000)
 def _is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
+
+
+def _is_clean(fields: dict[str, Any]) -> bool:
+    """Whether the fields may be written as they are, unless there is a URL among them."""
+    if _output.redacts_addresses or _has_secret(tuple(fields)):
+        return False
+    for value in fields.values():
+        kind = type(value)
+        if kind is str:
+            if not value.isascii():
+                return False
+        elif kind is dict:
+            if not _is_clean(value):
+                return False
+        elif kind not in _PLAIN_TYPES:
+            return False
+    return True
+
+
+@lru_cache(maxsize=1000)
+def _has_secret(names: tuple[Any, ...]) -> bool:
+    return any(not isinstance(name, str) or _is_secret(name) for name in names)
+
+
+def _clean_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _clean(name, value) for name, value in fields.items()}
 
 
 def _clean(name: str, value: Any) -> Any:
@@ -192,7 +221,8 @@ def _clean(name: str, value: Any) -> Any:
 
 def _clean_text(name: str, text: str) -> str:
     if "@" in text:
-        text = _URL_USERINFO.sub(r"\1:***@", text)
+        if "://" in text:
+            text = _URL_USERINFO.sub(r"\1:***@", text)
         if _output.redacts_addresses and name != "message_id":
             text = _LOCAL_PART.sub("***@", text)
     if not text.isascii():
@@ -244,7 +274,7 @@ def _escaped(text: str) -> str:
 def _to_standard_logger(level: str, event: str, fields: dict[str, Any]) -> None:
     logger = logging.getLogger("relay")
     if logger.isEnabledFor(LEVELS[level]):
-        clean = {name: _clean(name, value) for name, value in fields.items()}
+        clean = _clean_fields(fields)
         said = " ".join(f"{name}={_shown(value)}" for name, value in clean.items())
         logger.log(LEVELS[level], "%s %s", _escaped(event), said)
 
