@@ -450,7 +450,7 @@ class Views:
             kind, *labels = name.split(":")
             group = groups.setdefault(kind, {})
             group[tuple(labels)] = value
-        alive = ("ZCOUNT", self.p + "incarnations", int(time.time() * 1000), "+inf")
+        alive = ("ZCOUNT", self.p + "incarnations", f"({int(await self.now() * 1000)}", "+inf")
         groups["workers"] = await self.wire.call(*alive)
         groups["queues"] = await self.wire.call("ZCARD", self.p + "queues")
         groups["unrouted"] = await self.wire.call("ZCARD", self.p + "unrouted")
@@ -464,10 +464,13 @@ class Views:
         return await connect.server_info(self.wire, "memory", "persistence", "clients", "stats")
 
     async def workers(self) -> list[dict[str, Any]]:
-        """The worker processes that hold a lease."""
+        """The worker processes that hold a lease now."""
+        key, now_ms = self.p + "incarnations", int(await self.now() * 1000)
+        alive = set(await self.wire.call("ZRANGEBYSCORE", key, f"({now_ms}", "+inf"))
         return [
             {"incarnation": raw_id.decode(), **unpack(raw)}
             for raw_id, raw in (await self._fields(self.p + "workers")).items()
+            if raw_id in alive
         ]
 
 

@@ -187,3 +187,13 @@ async def test_report_is_queued_only_with_an_outcome_that_applied(two: Two) -> N
     failed = mail.outcome(ID, 1, 2, State.FAILED)
     assert await mail.settle(two.live, [failed], report) == ["ok"]
     assert await mail.states(two.store, report.queue_id) == ["ready"]
+
+
+async def test_only_workers_with_a_lease_are_shown(store: Store) -> None:
+    living, ended = await mail.worker(store), await mail.worker(store)
+    assert (await store.counters())["workers"] == len(await store.workers()) == 2
+    await ended.end()
+    assert [one["incarnation"] for one in await store.workers()] == [living.holder]
+    await mail.shift(store, mail.LEASE_S + 1)
+    assert await store.workers() == []
+    assert (await store.counters())["workers"] == 0
