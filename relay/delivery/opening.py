@@ -68,7 +68,7 @@ class Opening:
 
     async def _connect(self) -> Link:
         endpoint, dialogue = self._endpoint, self._dialogue
-        is_private = endpoint.implicit_tls or is_loopback(endpoint.address)
+        is_private = is_private_path(endpoint)
         client = self._client = Client(dialogue.hello_name, is_private=is_private)
         stream = await connect(
             endpoint.address,
@@ -180,6 +180,11 @@ class Opening:
         else:
             stream.close()
         await stream.wait_closed(_LEAVE_S)
+
+
+def is_private_path(endpoint: Endpoint) -> bool:
+    """Whether a password may be sent there as it is: TLS from the start, or this machine."""
+    return endpoint.implicit_tls or is_loopback(endpoint.address)
 
 
 async def _answer(link: Link) -> Answered:

@@ -6,7 +6,9 @@ from typing import Any
 from relay.model.errors import ConfigError, ScriptMismatch, StoreUnavailable
 from relay.store.keys import SCHEMA, prefix
 from relay.store.wire import Wire
+from relay.telemetry.log import get_logger
 
+_log = get_logger()
 _OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 
 
@@ -36,6 +38,16 @@ def check_server(info: dict[str, str], where: str) -> None:
             f"redis.url: the server at {where} has no memory limit, so a full queue would end it; "
             "set maxmemory (half of the machine's memory is a good start)"
         )
+
+
+def warn_if_volatile(info: dict[str, str], where: str) -> None:
+    """Say that accepted mail will not survive the server, where it keeps no append-only file."""
+    if info.get("aof_enabled") == "0":
+        text = (
+            "redis.url: this server keeps no append-only file, so mail that was accepted is lost "
+            "when it ends; set appendonly yes, and appendfsync always to survive power loss"
+        )
+        _log.warning("store.not_durable", where=where, text=text)
 
 
 async def server_info(

@@ -59,7 +59,9 @@ class Store(Views):
         wire = Wire(url, client_name=client_name)
         store = cls(wire, mode, watermark=watermark, meter=meter)
         try:
-            connect.check_server(await connect.server_info(wire), wire.where)
+            info = await connect.server_info(wire)
+            connect.check_server(info, wire.where)
+            connect.warn_if_volatile(info, wire.where)
             await connect.stamp(wire, mode)
             await store.scripts.load()
         except BaseException:

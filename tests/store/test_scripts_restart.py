@@ -258,6 +258,18 @@ async def test_unfit_server_is_refused_with_the_remedy(
         await Store.connect(server.url, "sink")
 
 
+@pytest.mark.parametrize(("setting", "warned"), [("no", True), ("yes", False)])
+async def test_server_that_would_forget_accepted_mail_is_warned_of(
+    server: RedisServer, setting: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.client() as client:
+        client.config_set("appendonly", setting)
+    store = await Store.connect(server.url, "sink")
+    await store.close()
+    assert ("store.not_durable" in caplog.text) is warned
+    assert ("set appendonly yes" in caplog.text) is warned
+
+
 @pytest.mark.parametrize(
     ("info", "fits"),
     [

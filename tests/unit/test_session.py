@@ -356,7 +356,7 @@ async def test_server_that_stops_reading_meets_the_block_deadline_without_dot() 
         result = await session.transact(transaction(content=LARGE))
         await session.close()
     assert isinstance(result.broken, DeadlineExpired)
-    assert result.broken.phase == "data_block"
+    assert (result.broken.phase, result.broken.deadline_s) == ("data_block", 0.2)
     assert not result.dot_sent
 
 
@@ -401,7 +401,7 @@ async def test_each_phase_has_its_own_deadline(phase: str, timeouts: dict[str, f
         result = await session.transact(transaction())
         await session.close()
     assert isinstance(result.broken, DeadlineExpired)
-    assert result.broken.phase == phase
+    assert (result.broken.phase, result.broken.deadline_s) == (phase, 0.1)
     assert result.dot_sent is (phase == "data_done")
 
 
@@ -635,9 +635,10 @@ async def test_silent_greeting_meets_its_deadline() -> None:
         await peer.gone()
 
     async with ScriptedServer(script).running() as server:
-        failed = await fail_to_open(server)
+        failed = await fail_to_open(server, dialogue(greeting=0.1))
     assert failed.phase == "greeting"
     assert isinstance(failed.cause, DeadlineExpired)
+    assert failed.cause.deadline_s == 0.1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from scripted_smtp import Certificate, Peer, ScriptedServer
 
+from relay.delivery.opening import is_private_path
 from relay.delivery.session import Session, open_session
 from relay.delivery.values import Credentials, Dialogue, Endpoint, SessionFailed, Transaction
 from relay.model.errors import DeadlineExpired, RemoteProtocolError, TlsFailed
@@ -325,6 +326,26 @@ async def test_implicit_tls_is_never_followed_by_clear_text() -> None:
             )
     assert caught.value.phase == "tls"
     assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "implicit_tls", "is_private"),
+    [
+        ("127.0.0.1", False, True),
+        ("127.200.3.4", False, True),
+        ("::1", False, True),
+        ("192.0.2.1", False, False),
+        ("10.0.0.1", False, False),
+        ("2001:db8::1", False, False),
+        ("::ffff:192.0.2.1", False, False),
+        ("192.0.2.1", True, True),
+    ],
+)
+def test_credentials_go_in_clear_to_this_machine_only(
+    address: str, implicit_tls: bool, is_private: bool
+) -> None:
+    """What is not private waits for STARTTLS: see tests/transcripts/test_starttls_auth.py."""
+    assert is_private_path(Endpoint("mx.test", address, 587, implicit_tls)) is is_private
 
 
 async def test_credentials_go_inside_tls_only_after_it(good: Certificate) -> None:
