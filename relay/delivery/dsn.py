@@ -50,10 +50,15 @@ def _lead(recipients: Sequence[Reported]) -> list[str]:
     )
     lines = [intro, ""]
     for item in recipients:
-        lines += [f"<{item.address}>", f"    {item.text}"]
+        lines += [f"<{item.address}>", f"    {_line(item.text)}"]
         if item.diagnostic:
-            lines.append(f"    The receiving server said: {item.diagnostic}")
+            lines.append(f"    The receiving server said: {_line(item.diagnostic)}")
     return lines
+
+
+def _line(text: str) -> str:
+    """Foreign words as one line: nothing in them ends it, or a part of the report."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _machine_part(hostname: str, subject: Subject, recipients: Sequence[Reported]) -> list[str]:

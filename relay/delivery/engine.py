@@ -36,7 +36,8 @@ LOOK_EVERY_S = 0.003
 ATTEND_S = 0.02
 #: A look that comes so late shows a loop that has enough to do.
 LATE_S = 0.015
-_RECONNECT_S = 1.0
+#: A store that is absent is asked for again after this, twice that, … at most this.
+_RECONNECT_S, _RECONNECT_MAX_S = 0.25, 5.0
 _GIVE_UP_S = 1.0
 RECONCILE_EVERY_S = 2.0
 LAST_REPORT_S = 1.0
@@ -92,14 +93,16 @@ class Engine:
         _log.info("engine.started", mode=mode, incarnation=work.holder, **info)
 
     async def _connect(self, mode: str) -> Store:
+        pause_s = _RECONNECT_S
         while True:
             try:
                 return await Store.connect(
                     self.settings.redis.url, mode, client_name="relay-worker"
                 )
             except StoreUnavailable as error:
-                _log.warning("store.unavailable", detail=str(error))
-                await asyncio.sleep(_RECONNECT_S)
+                _log.warning("store.unavailable", detail=str(error), again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _RECONNECT_MAX_S)
 
     async def _serve(self, lane: str) -> Taken:
         return await serve(lane, self._context)

@@ -331,8 +331,17 @@ def _line_fault(line: bytes) -> str:
     if not line.endswith(b"\r\n"):
         return "500 5.5.2 Commands end in CRLF, not in a bare LF"
     if _CONTROL.search(line, 0, len(line) - 2):
-        return "500 5.5.2 Control character in command"
+        return _control_fault(line)
     return ""
+
+
+def _control_fault(line: bytes) -> str:
+    """An address with a control character is named as any bad one; NUL and CR are no command's."""
+    status = {b"MAIL": "5.1.7", b"RCPT": "5.1.3"}.get(line[:4].upper())
+    if status is None or b"\0" in line or b"\r" in line[:-2]:
+        return "500 5.5.2 Control character in command"
+    shown = line[5:-2].decode("ascii", "replace")[:80]
+    return f"553 {status} Control character in {shown}"
 
 
 _COMMANDS: dict[str, Callable[[SubmissionSession, str], str | bytes]] = {

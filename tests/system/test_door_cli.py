@@ -94,6 +94,9 @@ def test_attachment_and_every_address_field_arrive(api: str, tmp_path: Path) -> 
     ("arguments", "code", "sentence"),
     [
         (("--text", "x", "--to", "no address"), 65, "to[1]: 'no address' has no domain"),
+        (("--text", "x", "--subject", "a\r\nBcc: x@y.z"), 65, "subject"),
+        (("--text", "x", "--header", "X-A: b\r\nBcc: x@y.z"), 65, "headers.X-A"),
+        (("--text", "x", "--cc", "a\nb <c@d.test>"), 65, "cc[0]"),
         (("--text", "x", "--header", "Subject: y"), 65, "use subject"),
         (("--text", "x", "--header", "no colon"), 64, "Name: value"),
         (("--text", "x", "--class", "urgent"), 65, "class"),
@@ -117,7 +120,16 @@ def test_daemon_that_is_down_is_69_and_its_store_75(tmp_path: Path) -> None:
     with running_doors(tmp_path) as doors:
         _, port = doors.start("http")
         doors.redis.kill()
-        assert send(f"http://127.0.0.1:{port}", "--text", "x").code == 75
+        api = f"http://127.0.0.1:{port}"
+        for run in (
+            send(api, "--text", "x"),
+            relay("message", "ls", api=api),
+            relay("queue", "ls", api=api),
+            relay("status", api=api),
+        ):
+            assert run.code == 75, run
+            assert run.err.count("\n") == 1 and run.err.startswith("relay: "), run
+            assert run.out == ""
 
 
 def test_key_is_taken_from_the_environment(doors: Doors, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,9 @@ def test_all_fields_of_a_send_have_their_effect(api: httpx.Client) -> None:
         ({"to": ["a" * 65 + "@x.test"]}, {"to[0]": "address_local_part_too_long"}),
         ({"to": ["a@" + "b" * 260]}, {"to[0]": "address_too_long"}),
         ({"to": ["a@x..test"]}, {"to[0]": "domain_invalid"}),
+        ({"to": ["fine@x.test", "ann"]}, {"to[1]": "address_no_domain"}),
+        ({"from": "a@" + "b" * 260}, {"from": "address_too_long"}),
+        ({"reverse_path": "news"}, {"reverse_path": "address_no_domain"}),
         ({"subject": "a\r\nBcc: x@y.z"}, {"subject": "control_character"}),
         ({"headers": {"X\r\nBcc": "y"}}, {"headers": "header_name_invalid"}),
         ({"headers": {"X": "a\nBcc: y"}}, {"headers.X": "control_character"}),
@@ -176,6 +180,33 @@ def test_too_large_is_413_before_it_is_read(doors: Doors) -> None:
         except httpx.HTTPError:
             return  # the server closed while we were writing
         assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/v1/messages", "application/json"), ("/v1/messages/raw?to=a@b.test", "message/rfc822")],
+)
+def test_declared_length_over_the_limit_is_413_though_nothing_was_sent(
+    api: httpx.Client, path: str, media_type: str
+) -> None:
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
+        f"Content-Length: {1 << 40}\r\n\r\n"
+    )
+    with socket.create_connection((api.base_url.host, api.base_url.port or 80), 15) as raw:
+        raw.sendall(head.encode())
+        assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("reason", ["a\r\nBcc: x@y.z", "a\nb", "\x1b[31m", "x" * 201])
+def test_reason_of_a_verb_is_one_line(api: httpx.Client, reason: str) -> None:
+    """It goes into lists, logs and the report to the sender."""
+    id = send(api).json()["id"]
+    for path in (f"messages/{id}/bounce", f"messages/{id}/hold", "suspensions"):
+        body = {"reason": reason} | ({"all": True} if path == "suspensions" else {})
+        response = api.post(f"/v1/{path}", json=body)
+        assert (response.status_code, errors(response)) == (422, {"reason": "invalid_value"})
+    assert api.get(f"/v1/messages/{id}").json()["status"] == "ready"
 
 
 def test_idempotency_key_replays_the_first_answer(api: httpx.Client) -> None:

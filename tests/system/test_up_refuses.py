@@ -26,6 +26,51 @@ def test_up_names_a_taken_port_and_its_setting_and_starts_nothing(tmp_path: Path
         assert not list(house.data.glob("*/appendonlydir"))
 
 
+LISTENS = {
+    "http.listen": "RELAY_HTTP_LISTEN",
+    "sink.smtp": "RELAY_SINK_SMTP",
+    "sink.control": "RELAY_SINK_CONTROL",
+}
+
+
+@pytest.mark.parametrize("setting", LISTENS)
+def test_up_names_every_taken_port_and_its_setting(tmp_path: Path, setting: str) -> None:
+    with household(tmp_path) as house, socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        house.environment[LISTENS[setting]] = where
+        code, sentence = refused(house, "up")
+        assert code == os.EX_CONFIG
+        assert sentence.startswith(f"relay: {setting}: {where} is in use; ")
+        assert f"{LISTENS[setting]}=" in sentence
+
+
+@pytest.mark.parametrize(
+    ("verb", "setting"),
+    [
+        ("smtpd", "smtp.listen"),
+        ("http", "http.listen"),
+        ("sink", "sink.smtp"),
+        ("sink", "sink.control"),
+    ],
+)
+def test_daemon_names_a_taken_port_and_its_setting(tmp_path: Path, verb: str, setting: str) -> None:
+    more = {"RELAY_DELIVERY_MODE": "sink", "RELAY_REDIS_URL": "redis://127.0.0.1:1"}
+    variable = f"RELAY_{setting.replace('.', '_').upper()}"
+    with (
+        household(tmp_path, **more) as house,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        port = taken.getsockname()[1]
+        house.environment[variable] = f"127.0.0.1:{port}"
+        done = house.run(verb)
+        assert done.returncode == os.EX_CONFIG
+        # What it logs before (that Redis is absent, say) is no part of the sentence.
+        sentence = done.stderr.splitlines()[-1]
+        assert sentence.startswith(f"relay: {setting}: ")
+        assert str(port) in sentence
+        assert "Traceback" not in done.stderr + done.stdout
+
+
 def test_up_names_a_taken_udp_port_of_the_sink(tmp_path: Path) -> None:
     with household(tmp_path) as house, socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))

@@ -201,6 +201,9 @@ async def test_http_is_sent_away_at_once(door: Door, line: str) -> None:
         ("MAIL FROM:<jörg@b.test> SMTPUTF8", "250 2.1.0"),
         ("MAIL FROM:<nodomain>", "553 5.1.7"),
         ("MAIL FROM:<@us.test:a@b.test>", "553 5.1.7"),
+        ("MAIL FROM:<a\x07@b.test>", "553 5.1.7"),
+        (f"MAIL FROM:<{'a' * 65}@b.test>", "553 5.1.7"),
+        ("MAIL FROM:<a@b..test>", "553 5.1.7"),
     ],
 )
 async def test_command_gets_its_one_reply(door: Door, line: str, reply: str) -> None:
@@ -254,6 +257,7 @@ async def test_mail_before_ehlo_and_twice_is_out_of_order(door: Door) -> None:
         ("<ann@[127.0.0.1]>", "553 5.1.3"),
         ("<@us.test:ann@x.test>", "553 5.1.3"),
         ("<ann@x..test>", "553 5.1.3"),
+        ("<ann\x0b@x.test>", "553 5.1.3"),
         ("<a b@x.test>", "553 5.1.3"),
         (f"<{'a' * 65}@x.test>", "553 5.1.3"),
         (f"<a@{'b' * 64}.test>", "553 5.1.3"),
@@ -272,7 +276,18 @@ async def test_recipient_is_taken_or_named_in_the_refusal(
         said = await client.ask(f"RCPT TO:{path}")
         assert said.startswith(reply)
         if reply == "553 5.1.3" and path != "<>":
-            assert path.strip("<>")[:20] in said
+            assert path.strip("<>").partition("\x0b")[0][:20] in said
+
+
+async def test_submission_with_refused_addresses_only_queues_nothing(door: Door) -> None:
+    async with door.client() as client:
+        assert (await client.ask("MAIL FROM:<nodomain>"))[:3] == "553"
+        assert (await client.ask("RCPT TO:<ann@x.test>"))[:3] == "503"
+        assert (await client.ask("DATA"))[:3] == "503"
+        await client.ask("MAIL FROM:<a@example.org>")
+        assert (await client.ask("RCPT TO:<ann@x..test>"))[:3] == "553"
+        assert (await client.ask("DATA"))[:3] in ("503", "554")
+    assert door.queue.submissions == []
 
 
 async def test_international_addresses_pass_with_smtputf8(door: Door) -> None:

@@ -14,6 +14,7 @@ from relay.model.units import parse_duration_s
 from relay.store.views import MessageFilter, QueueMatch
 
 _Class = Literal["transactional", "bulk"]
+_REASON_LENGTH = 200
 _STATES = tuple(str(state) for state in State)
 
 
@@ -104,6 +105,13 @@ def match_of(selection: QueueSelection) -> QueueMatch:
     if match == QueueMatch() and not selection.all:
         raise invalid("all", "no filter is given", "give a filter, or all: true for every queue")
     return match
+
+
+def reason_of(given: str) -> str:
+    """An operator's reason: one line, for it stands in lists, logs and reports to senders."""
+    if not given.isprintable() or len(given) > _REASON_LENGTH:
+        raise invalid("reason", "is no line of text", "give up to 200 printable characters")
+    return given
 
 
 def duration_s(field: str, given: str | float) -> float:

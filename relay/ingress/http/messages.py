@@ -19,7 +19,7 @@ from relay.ingress.http.body import (
     require_media_type,
 )
 from relay.ingress.http.door import Door
-from relay.ingress.http.filters import MessageQuery, VerbRequest
+from relay.ingress.http.filters import MessageQuery, VerbRequest, reason_of
 from relay.ingress.http.openapi import answers, takes
 from relay.ingress.http.problem import Problem, unknown_field
 from relay.ingress.http.shapes import AcceptedShape, ChangedShape, MessageShape, MessagesShape
@@ -185,17 +185,17 @@ class Messages:
     async def verb(self, id: str, verb: str, request: Request) -> Response:
         """Apply a verb; `changed` counts the recipients to which it applied."""
         store = self._door.store
-        said = await read_json(request, VerbRequest)
+        reason = reason_of((await read_json(request, VerbRequest)).reason)
         if verb == "retry":
             changed = await store.retry(id, actor="http")
         elif verb == "release":
             changed = await store.release(id, actor="http")
         elif verb == "hold":
-            changed = await store.hold(id, said.reason, actor="http")
+            changed = await store.hold(id, reason, actor="http")
         elif verb == "cancel":
-            changed = await store.cancel(id, said.reason, actor="http")
+            changed = await store.cancel(id, reason, actor="http")
         elif verb == "bounce":
-            changed = await store.bounce(id, said.reason, actor="http")
+            changed = await store.bounce(id, reason, actor="http")
             # What its senders are told: now, else by the ticker of a worker.
             await do_what_is_due(Deadlines(store), _queue_id(id), self._door)
         else:

@@ -16,6 +16,7 @@ from relay.ingress.http.filters import (
     duration_s,
     invalid,
     match_of,
+    reason_of,
 )
 from relay.ingress.http.openapi import answers, takes
 from relay.ingress.http.shapes import (
@@ -103,11 +104,9 @@ class Queues:
     async def suspend(self, request: Request) -> Response:
         """Stop attempts of the matching queues, present and to come."""
         wanted = await read_json(request, SuspensionRequest)
-        if not wanted.reason.isprintable() or not 0 < len(wanted.reason) <= 200:
-            raise invalid("reason", "is no sentence", "give 1 to 200 printable characters")
         suspension = await self._door.store.suspend(
             match_of(wanted),
-            reason=wanted.reason,
+            reason=reason_of(wanted.reason) or "suspended by an operator",
             duration_s=duration_s("duration", wanted.duration),
             actor="http",
         )
