@@ -10,6 +10,7 @@ from relay.model.errors import (
     NotFound,
     StateConflict,
     StoreFull,
+    StoreUnavailable,
 )
 from relay.model.ids import is_queue_id, is_recipient_id, new_queue_id, split_recipient_id
 from relay.model.message import Receipt, ReceiptRecipient, Submission
@@ -23,6 +24,10 @@ from relay.telemetry.meter import Meter
 
 #: Rows of one call; a larger submission is staged in chunks of this size.
 ROWS_PER_CALL = 1000
+#: Content above this is laid beside a script, not given to it: Lua would hash each of its octets.
+BESIDE_OCTETS = 8 * 1024
+#: How long it lies there.
+BESIDE_S = 60
 #: How long a look at memory is believed.
 MEMORY_CHECK_S = 1.0
 _VERB_LIMIT = 500
@@ -43,7 +48,7 @@ class Store(Views):
         self.scripts = Scripts(wire, mode, self.meter)
         self._watermark = watermark
         self._memory_checked = 0.0
-        self._memory_full = False
+        self._full_because = ""
 
     @classmethod
     async def connect(
@@ -95,6 +100,8 @@ class Store(Views):
             content = encode_content(submission.content) if first == 1 else b""
             request = accept_request(submission, rows[first - 1 : first - 1 + ROWS_PER_CALL], first)
             request["staged"] = staged
+            if len(content) > BESIDE_OCTETS:
+                request["beside"], content = await self._laid_beside(content), b""
             answer = await self.scripts.call("accept", request, content)
             word, queue_id = self._accepted(answer)
             if word == "replay":
@@ -109,11 +116,22 @@ class Store(Views):
         addresses = (row[0] for row in rows)
         return _receipt(submission.queue_id, submission.message_id, addresses, "ready")
 
+    async def _laid_beside(self, content: bytes) -> str:
+        """Put content where the script that follows takes it from; the name of that place.
+
+        Lua would hash each octet, and copy it twice. What no script takes goes by itself.
+        """
+        name = "beside:" + new_queue_id()
+        await self.wire.prepare("SET", self.p + name, content, "EX", BESIDE_S)
+        return name
+
     @staticmethod
     def _accepted(answer: list[bytes]) -> tuple[str, str]:
         word, detail = answer[0].decode(), answer[1].decode()
         if word == "full":
             raise StoreFull(f"the store is full ({detail}): nothing is accepted until it drains")
+        if word == "lost":
+            raise StoreUnavailable("the content did not reach Redis; send the message again")
         if word == "conflict":
             raise IdempotencyConflict(
                 f"this idempotency key was used for message {detail} with another payload"
@@ -160,11 +178,13 @@ class Store(Views):
             fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
             limit = int(fields.get("maxmemory", "0"))
             used = int(fields.get("used_memory", "0"))
-            self._memory_full = limit > 0 and used >= limit * self._watermark
+            marked = await self.wire.call("GET", self.p + "full")
+            share = f"Redis uses over {self._watermark:.0%} of its memory limit"
+            over = limit > 0 and used >= limit * self._watermark
+            self._full_because = share if over else (marked or b"").decode()
             self._memory_checked = now
-        if self._memory_full:
-            share = f"{self._watermark:.0%}"
-            raise StoreFull(f"the store is full: Redis uses over {share} of its memory limit")
+        if self._full_because:
+            raise StoreFull(f"the store is full: {self._full_because}")
 
     # -- verbs on messages -------------------------------------------------------------------
 

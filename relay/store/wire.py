@@ -219,6 +219,16 @@ class Wire:
         await connection.flushed()
         return reply
 
+    async def prepare(self, *arguments: Any) -> "asyncio.Future[Any]":
+        """One command that leaves in one write with the next: for what the next one builds on.
+
+        Nothing says that it arrived: the next command must find out.
+        """
+        connection = await self._ready()
+        reply = connection.send(pack_command(arguments))
+        reply.add_done_callback(_retrieved)
+        return reply
+
     async def flushed(self) -> None:
         """Wait until every command so far has been handed to the kernel."""
         if self._connection is not None:

@@ -25,8 +25,8 @@ from relay.store.holdings import Holdings, alert_of_poison
 from relay.store.keys import CLASS_LETTER
 from relay.store.queue import Store
 
-#: Content above this is read beside the claim, not through the script.
-INLINE_OCTETS = 64 * 1024
+#: Content above this is read beside the claim, not through the script (see queue.BESIDE_OCTETS).
+INLINE_OCTETS = 16 * 1024
 #: A stale route is served so long while it is looked up again.
 STALE_S = 24 * 3600.0
 #: Queues that find their lane in one call.

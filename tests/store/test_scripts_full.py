@@ -60,7 +60,7 @@ async def test_script_refuses_where_the_door_does_not_know_yet(
 ) -> None:
     """The door looks at the memory once a second; Redis knows at once."""
     monkeypatch.setattr(queue, "MEMORY_CHECK_S", 1e9)
-    full._memory_full = False
+    full._full_because = ""
     item = mail.submission("a@one.test")
     with pytest.raises(StoreFull):
         await full.accept(item)

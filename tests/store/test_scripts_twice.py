@@ -4,12 +4,14 @@ Two calls are not meant to be repeated and by nobody are: `report` counts what i
 second `claim` leases more, which the worker that does not know of it gives back.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from relay.model.state import State
+from relay.store import queue
 from relay.store.audit import audit
 from relay.store.codec import encode_content
 from relay.store.queue import Store, accept_request, rows_of
@@ -221,3 +223,33 @@ async def test_slots_whose_answer_was_lost_are_given_back(store: Store) -> None:
     await work.reconcile(mail.NO_UNCERTAINTY)
     assert await store.wire.call("EXISTS", store.p + "sl:key", store.p + "ls:" + LANE) == 0
     assert await work.wanting("default", 5) == [LANE]
+
+
+LARGE = os.urandom(queue.BESIDE_OCTETS + 1)
+
+
+async def test_large_content_that_is_handed_over_twice_stays_for_good(store: Store) -> None:
+    item = mail.submission("a@one.test", content=LARGE)
+    for _ in range(2):
+        await store.accept(item)
+    assert await store.content(item.queue_id) == LARGE
+    assert await store.wire.call("TTL", f"{store.p}c:{item.queue_id}") == -1
+
+
+async def test_large_content_that_no_script_took_goes_by_itself(store: Store) -> None:
+    await store.accept(
+        mail.submission("a@one.test", content=LARGE, idempotency_key="k", digest="1")
+    )
+    again = mail.submission("a@one.test", content=LARGE, idempotency_key="k", digest="1")
+    await store.accept(again)
+    (left,) = await store.wire.call("KEYS", f"{store.p}beside:*".replace("{", "\\{"))
+    assert 0 < await store.wire.call("TTL", left) <= queue.BESIDE_S
+
+
+async def test_message_whose_large_content_did_not_arrive_is_not_accepted(store: Store) -> None:
+    item = mail.submission("a@one.test", content=LARGE)
+    request = accept_request(item, rows_of(item), 1) | {"beside": "beside:nowhere"}
+    answer = await store.scripts.call("accept", request, b"")
+    assert answer[0] == b"lost"
+    assert await store.wire.call("EXISTS", f"{store.p}m:{item.queue_id}") == 0
+    assert await audit(store) == []

@@ -1,5 +1,5 @@
 -- Put one message into the store; also how settle and deadline enqueue reports.
--- a: id, m (packed record), expires_ms, notice_ms, ingress, rcpt {{address, destination}…},
+-- a: id, m (packed record), beside (key that has the content, if it is not given), expires_ms, notice_ms, ingress, rcpt {{address, destination}…},
 --    first (number of the first recipient of this chunk), staged.
 -- A staged message has `rows` (how many have come) until it is committed; all of
 -- its recipients count as open from the first chunk on, so it cannot end before it began.
@@ -25,7 +25,7 @@ local function add_recipients(a, m, fresh)
     if fresh then
       local fields = fresh[key]
       if not fields then fields = {}; fresh[key] = fields end
-      fields[#fields + 1] = n
+      fields[#fields + 1] = whole(n)
       fields[#fields + 1] = cmsgpack.pack(rec)
     else
       is_new = call('HSETNX', key, n, cmsgpack.pack(rec)) == 1
@@ -37,7 +37,7 @@ local function add_recipients(a, m, fresh)
         local q = queue_of(m, rec)
         local rids = by_queue[q]
         if not rids then rids = {}; by_queue[q] = rids end
-        rids[#rids + 1] = a.id .. '.' .. n
+        rids[#rids + 1] = rid_of(a.id, n)
       end
     end
   end
@@ -47,13 +47,13 @@ local function add_recipients(a, m, fresh)
   return new
 end
 -- Content up to this lies in the message's hash, which stays a listpack: a key of its own costs 110 octets.
-local BESIDE_OCTETS = 900
+local SHORT_OCTETS = 900
 local function add_message(a, content)
   local m = cmsgpack.unpack(a.m)
   m[M_CREATED] = now
   m[M_EXPIRES] = now + a.expires_ms
   m[M_NOTICE] = a.notice_ms > 0 and now + a.notice_ms or 0
-  local fields = { 'm', cmsgpack.pack(m), 'o', m[M_COUNT] }
+  local fields = { 'm', cmsgpack.pack(m), 'o', whole(m[M_COUNT]) }
   local fresh = { [message_key(a.id)] = fields }
   local new = add_recipients(a, m, fresh)
   if a.staged then
@@ -62,7 +62,10 @@ local function add_message(a, content)
   else
     announce(a.id, m)
   end
-  if #content <= BESIDE_OCTETS then
+  if a.beside then
+    call('RENAME', P .. a.beside, content_key(a.id))
+    call('PERSIST', content_key(a.id))
+  elseif #content <= SHORT_OCTETS then
     fields[#fields + 1] = 'b'
     fields[#fields + 1] = content
   else
@@ -71,7 +74,7 @@ local function add_message(a, content)
   for key, values in pairs(fresh) do
     for i = 1, #values, 1000 do call('HSET', key, unpack(values, i, math.min(i + 999, #values))) end
   end
-  call('ZADD', P .. 'deadlines', first_deadline(m), a.id)
+  call('ZADD', P .. 'deadlines', whole(first_deadline(m)), a.id)
   return new
 end
 local function add_report(report, content)

@@ -20,7 +20,7 @@ local function follow_wish(q, id, n, m, rec)
     count_outcome('cancelled', 'none')
     emit_recipient('recipient.cancelled', id, n, m, rec)
   elseif wish == 'hold' then
-    enter_held(q, id .. '.' .. n, rec, 'held', 'held while an attempt was under way')
+    enter_held(q, rid_of(id, n), rec, 'held', 'held while an attempt was under way')
     save_recipient(id, n, rec)
     emit_recipient('recipient.held', id, n, m, rec)
   end
@@ -33,7 +33,7 @@ local function is_poison(id, rec)
     or rec[CLAIMS] >= SUSPECT_CLAIMS and call('HEXISTS', message_key(id), 'poison') == 1
 end
 local function hold_as_poison(q, id, n, m, rec)
-  local rid = id .. '.' .. n
+  local rid = rid_of(id, n)
   rec[WISH] = ''
   enter_held(q, rid, rec, 'poison', 'each of the last ' .. rec[CLAIMS] .. ' attempts broke off without an outcome')
   save_recipient(id, n, rec)

@@ -14,6 +14,8 @@ local function bind()
   DIGITS = {}
   for n = -1, 100 do DIGITS[n] = string.format('%d', n) end
 end
+-- The text of a whole number: five times cheaper than what Lua and Redis make of one.
+local function whole(n) return DIGITS[n] or string.format('%d', n) end
 local P, req, clock, now, stamp, counts, poisoned
 local begin_queues  -- of _queue.lua
 local function begin(keys, arguments)
@@ -28,7 +30,7 @@ local function begin(keys, arguments)
   clock = call('TIME')
   -- Milliseconds of Redis' clock; tests move it by meta.shift_ms or stop it at meta.frozen_ms.
   now = tonumber(meta[3]) or clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
-  stamp = string.format('%.0f', now)
+  stamp = whole(now)
   counts, poisoned = {}, {}
   begin_queues()
 end
@@ -56,24 +58,25 @@ local function bucket_key(id, n)
   if n <= 50 then return P .. 'm:' .. id end
   return P .. 'b:' .. id .. ':' .. math.floor((n - 1) / 50)
 end
+local function rid_of(id, n) return id .. '.' .. whole(n) end
 local function split_rid(rid)
   local id, n = string.match(rid, '^(%w+)%.(%d+)$')
   return id, tonumber(n)
 end
 -- A record that cannot be read is as good as absent for every script, so that it blocks no other; a
 -- copy lies in `quarantine` for a human.
-local function read_record(name, raw)
+local function read_record(id, n, raw)
   if not raw then return nil end
   local readable, record = pcall(cmsgpack.unpack, raw)
   if readable and type(record) == 'table' then return record, raw end
-  call('HSET', P .. 'quarantine', name, raw)
+  call('HSET', P .. 'quarantine', n and rid_of(id, n) or id, raw)
   return nil
 end
 local function load_message(id)
-  return read_record(id, call('HGET', message_key(id), 'm'))
+  return read_record(id, nil, call('HGET', message_key(id), 'm'))
 end
 local function load_recipient(id, n)
-  return (read_record(id .. '.' .. n, call('HGET', bucket_key(id, n), n)))
+  return (read_record(id, n, call('HGET', bucket_key(id, n), whole(n))))
 end
 -- Both at once: message, recipient, the message's bytes, its content where it lies in the message's hash.
 local function load_both(id, n)
@@ -81,12 +84,12 @@ local function load_both(id, n)
     local m, raw = load_message(id)
     return m, m and load_recipient(id, n), raw
   end
-  local v = call('HMGET', message_key(id), 'm', DIGITS[n], 'b')
-  local m = read_record(id, v[1])
-  return m, m and read_record(id .. '.' .. n, v[2]), v[1], v[3]
+  local v = call('HMGET', message_key(id), 'm', whole(n), 'b')
+  local m = read_record(id, nil, v[1])
+  return m, m and read_record(id, n, v[2]), v[1], v[3]
 end
 local function save_recipient(id, n, rec)
-  call('HSET', bucket_key(id, n), DIGITS[n] or n, cmsgpack.pack(rec))
+  call('HSET', bucket_key(id, n), whole(n), cmsgpack.pack(rec))
 end
 local function destination_of(rec)
   if rec[DESTINATION] ~= '' then return rec[DESTINATION] end
@@ -115,7 +118,7 @@ local function flush_counters()
   for key, fields in pairs(counts) do
     for field, by in pairs(fields) do
       if by ~= 0 then
-        local left = call('HINCRBY', P .. key, field, DIGITS[by] or by)
+        local left = call('HINCRBY', P .. key, field, whole(by))
         if left == 0 and string.sub(key, 1, 2) == 'v:' then call('HDEL', P .. key, field) end
       end
     end
@@ -129,7 +132,7 @@ local function count_outcome(outcome, provider)
 end
 local BIN_MS = 300000
 local function count_outstanding(destination, created, by)
-  count('v:' .. destination, math.floor(created / BIN_MS), by)
+  count('v:' .. destination, whole(math.floor(created / BIN_MS)), by)
 end
 
 -- Events: a stream entry of type, stable id, payload (msgpack map). Ids are made from the
@@ -139,7 +142,7 @@ local function emit(type, id, payload)
 end
 -- As the records have it; readers get it in words (store/events.py).
 local function recipient_data(id, n, m, rec, extra)
-  local data = { recipient_id = id .. '.' .. n, queue_id = id, address = rec[ADDRESS],
+  local data = { recipient_id = rid_of(id, n), queue_id = id, address = rec[ADDRESS],
     attempt = rec[ATTEMPT], reason = rec[REASON], text = rec[TEXT], reverse_path = m[M_REVERSE],
     message_id = m[M_MESSAGE_ID], class = m[M_CLASS], campaign = m[M_CAMPAIGN], tenant = m[M_TENANT],
     labels = m[M_LABELS], created_ms = m[M_CREATED] }
@@ -147,5 +150,5 @@ local function recipient_data(id, n, m, rec, extra)
   return cmsgpack.pack(data)
 end
 local function emit_recipient(type, id, n, m, rec, extra)
-  emit(type, id .. '.' .. n .. ':' .. rec[ATTEMPT] .. ':' .. type, recipient_data(id, n, m, rec, extra))
+  emit(type, rid_of(id, n) .. ':' .. rec[ATTEMPT] .. ':' .. type, recipient_data(id, n, m, rec, extra))
 end

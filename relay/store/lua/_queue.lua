@@ -34,7 +34,8 @@ local function write_changes(key, known)
   local fields, n = {}, 0
   for field in pairs(known.changed) do
     local value = known[field]
-    fields[n + 1], fields[n + 2], n = field, DIGITS[value] or value, n + 2
+    if type(value) == 'number' and value % 1 == 0 then value = whole(value) end
+    fields[n + 1], fields[n + 2], n = field, value, n + 2
   end
   if n > 0 then
     call('HSET', key, unpack(fields))
@@ -69,7 +70,7 @@ local function counted_up(known, field)
 end
 local function set_timer(name, at)
   local present = call('ZSCORE', P .. 'timers', name)
-  if not present or tonumber(present) > at then call('ZADD', P .. 'timers', at, name) end
+  if not present or tonumber(present) > at then call('ZADD', P .. 'timers', whole(at), name) end
 end
 local function pool_of(lane) return string.match(lane, '^[^|]*|([^|]*)|') or 'default' end
 local function route_of(destination)
@@ -133,7 +134,7 @@ local function join_lane(q, lane)
     local least = call('ZRANGE', tenants, 0, 0, 'WITHSCORES')[2] or record['v' .. class]
     call('ZADD', tenants, least, tenant)
   end
-  call('ZADD', lane_queues_key(lane, class, tenant), counted_up(record, 'seq'), q)
+  call('ZADD', lane_queues_key(lane, class, tenant), whole(counted_up(record, 'seq')), q)
 end
 local function deactivate(q)
   local known = queue(q)
@@ -316,7 +317,7 @@ local function finish(q, id, n, m, rec, state, reason, text)
   count_outstanding(destination_of(rec), m[M_CREATED], -1)
   touched[q] = true
   if m[M_COUNT] == 1 then
-    call('HSET', message_key(id), DIGITS[n], cmsgpack.pack(rec), 'o', '0')
+    call('HSET', message_key(id), whole(n), cmsgpack.pack(rec), 'o', '0')
     return end_message(id, m)
   end
   save_recipient(id, n, rec)
@@ -333,7 +334,7 @@ end
 -- there (deadline.lua); `bo` counts how often that was asked for.
 local function bounce(q, id, n, m, rec)
   if m[M_REVERSE] == '' or bit.band(m[M_FLAGS], FLAG_DSN) == 0 then return fail_by_order(q, id, n, m, rec) end
-  enter_held(q, id .. '.' .. n, rec, 'bounced', cmsgpack.unpack(call('HGET', message_key(id), 'bt')).text)
+  enter_held(q, rid_of(id, n), rec, 'bounced', cmsgpack.unpack(call('HGET', message_key(id), 'bt')).text)
   rec[WISH] = 'bounce'
   save_recipient(id, n, rec)
   call('HINCRBY', message_key(id), 'bo', 1)

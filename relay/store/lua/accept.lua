@@ -3,7 +3,7 @@
 --   '' for a later chunk of a staged message.
 -- Returns {'ok', id, new} | {'replay', id} | {'staging', id} (a replay of a message whose hand-over was
 --   never finished: go on under that id) | {'conflict', id} | {'full', reason} | {'unknown', id} (a later
---   chunk of a message that is gone).
+--   chunk of a message that is gone) | {'lost', id} (the content is not where `beside` says).
 -- Invariants: the same id again changes nothing but rows not yet there; the same idempotency key
 --   answers the first id; nothing is written when the store is marked full.
 -- Bound: O(recipients of the call), at most 1,000.
@@ -33,6 +33,7 @@ if m then
   new = add_recipients(req, m)
 else
   if req.first > 1 then return { 'unknown', req.id } end
+  if req.beside and call('EXISTS', P .. req.beside) == 0 then return { 'lost', req.id } end
   new = add_message(req, ARGV[2])
   if idem then call('SET', idem, req.id .. ' ' .. req.digest, 'EX', 86400) end
 end

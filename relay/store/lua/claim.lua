@@ -138,7 +138,7 @@ for _, class in ipairs(turn % 10 == 0 and { 'b', 't' } or { 't', 'b' }) do
         reached = at + taken / (tonumber(call('HGET', P .. 'weights', who)) or 1)
         change(record, 'v' .. class, reached)
         if known.r + known.y > 0 then
-          call('ZADD', lane_queues_key(lane, class, who), counted_up(record, 'seq'), q)
+          call('ZADD', lane_queues_key(lane, class, who), whole(counted_up(record, 'seq')), q)
         end
       elseif put_off then
         known.pu = now + SUSPECT_REST_MS

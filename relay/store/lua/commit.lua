@@ -33,7 +33,7 @@ for n = at, last do
     local q = queue_of(m, rec)
     local rids = by_queue[q]
     if not rids then rids = {}; by_queue[q] = rids end
-    rids[#rids + 1] = req.id .. '.' .. n
+    rids[#rids + 1] = rid_of(req.id, n)
   end
 end
 for q, rids in pairs(by_queue) do make_ready(q, rids) end

@@ -56,12 +56,12 @@ if is_staging and due == 'expiry' then close() end
 local apply = {
   bounce = function(n, rec)
     rec[WISH] = ''
-    leave_state(queue_of(m, rec), req.id .. '.' .. n, rec)
+    leave_state(queue_of(m, rec), rid_of(req.id, n), rec)
     fail_by_order(queue_of(m, rec), req.id, n, m, rec)
   end,
   expiry = function(n, rec)
     if rec[STATE] == 's' then count_state('s', -1)
-    else leave_state(queue_of(m, rec), req.id .. '.' .. n, rec) end
+    else leave_state(queue_of(m, rec), rid_of(req.id, n), rec) end
     local text = said(rec)
     if text == '' then text = 'no attempt could be made in time' end
     finish(queue_of(m, rec), req.id, n, m, rec, 'X', rec[REASON] ~= '' and rec[REASON] or 'expired', text)

@@ -14,7 +14,7 @@
 mark_dots(req.holder, req.marks)
 local function apply(item, m, rec)
   local id, n, kind = item[1], item[2], item[4]
-  local rid, q = id .. '.' .. n, queue_of(m, rec)
+  local rid, q = rid_of(id, n), queue_of(m, rec)
   leave_state(q, rid, rec)
   rec[CLAIMS] = 0
   if item[14] ~= '' then rec[ANSWER] = item[14] end
@@ -46,7 +46,7 @@ end
 local known = {}
 local function settle(item)
   local id, n, attempt, kind = item[1], item[2], item[3], item[4]
-  lets_go('is', req.holder, id .. '.' .. n .. ':' .. attempt)
+  lets_go('is', req.holder, rid_of(id, n) .. ':' .. attempt)
   local m, rec = known[id], nil
   if m then rec = load_recipient(id, n) else m, rec = load_both(id, n) end
   known[id] = m
@@ -57,7 +57,7 @@ local function settle(item)
     if FINAL[kind] and not FINAL[rec[STATE]] then apply(item, m, rec); return 'ok' end
   end
   if kind == 'D' then
-    emit('recipient.duplicate', id .. '.' .. n .. ':' .. attempt .. ':recipient.duplicate',
+    emit('recipient.duplicate', rid_of(id, n) .. ':' .. attempt .. ':recipient.duplicate',
       recipient_data(id, n, m, rec, { late_attempt = attempt,
         text = 'an attempt that had been given up for lost delivered it' }))
     count('counters', 'duplicates', 1)

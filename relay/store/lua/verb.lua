@@ -12,7 +12,7 @@ if not m then return { 'unknown' } end
 local first = req.only > 0 and req.only or req.from
 local last = req.only > 0 and req.only or math.min(m[M_COUNT], req.from + req.limit - 1)
 local function end_it(q, id, n, rec, state, outcome)
-  if rec[STATE] == 's' then count_state('s', -1) else leave_state(q, id .. '.' .. n, rec) end
+  if rec[STATE] == 's' then count_state('s', -1) else leave_state(q, rid_of(id, n), rec) end
   finish(q, id, n, m, rec, state, req.reason, req.text)
   count_outcome(outcome, 'none')
   emit_recipient('recipient.' .. outcome, id, n, m, rec, { actor = req.actor })
@@ -24,22 +24,22 @@ local function revoke(rec, n, wish)
   if rec[WISH] == wish then return false end
   rec[WISH] = wish
   save_recipient(req.id, n, rec)
-  call('RPUSH', P .. 'iv:' .. rec[HOLDER], req.id .. '.' .. n)
+  call('RPUSH', P .. 'iv:' .. rec[HOLDER], rid_of(req.id, n))
   return true
 end
 local verbs = {
   retry = function(q, n, rec)
     if rec[STATE] ~= 'd' then return false end
-    leave_state(q, req.id .. '.' .. n, rec)
-    enter_ready(q, req.id .. '.' .. n, rec, true)
+    leave_state(q, rid_of(req.id, n), rec)
+    enter_ready(q, rid_of(req.id, n), rec, true)
     save_recipient(req.id, n, rec)
     return true
   end,
   hold = function(q, n, rec)
     if rec[STATE] == 'c' then return revoke(rec, n, 'hold') end
     if rec[STATE] ~= 'd' and rec[STATE] ~= 'r' then return false end
-    leave_state(q, req.id .. '.' .. n, rec)
-    enter_held(q, req.id .. '.' .. n, rec, req.reason, req.text)
+    leave_state(q, rid_of(req.id, n), rec)
+    enter_held(q, rid_of(req.id, n), rec, req.reason, req.text)
     save_recipient(req.id, n, rec)
     emit_recipient('recipient.held', req.id, n, m, rec, { actor = req.actor })
     return true
@@ -47,10 +47,10 @@ local verbs = {
   release = function(q, n, rec)
     if rec[STATE] == 'c' and rec[WISH] == 'hold' then rec[WISH] = ''; save_recipient(req.id, n, rec); return true end
     if rec[STATE] ~= 'h' then return false end
-    leave_state(q, req.id .. '.' .. n, rec)
+    leave_state(q, rid_of(req.id, n), rec)
     rec[CLAIMS] = 0
     rec[REASON], rec[TEXT], rec[WISH] = '', '', ''
-    enter_ready(q, req.id .. '.' .. n, rec, false)
+    enter_ready(q, rid_of(req.id, n), rec, false)
     save_recipient(req.id, n, rec)
     emit_recipient('recipient.released', req.id, n, m, rec, { actor = req.actor })
     return true
@@ -66,7 +66,7 @@ local verbs = {
     if FINAL[rec[STATE]] or rec[WISH] == 'bounce' then return false end
     -- The sender of staged mail was never told that it is accepted, so there is nothing to take back.
     if rec[STATE] == 's' then end_it(q, req.id, n, rec, 'F', 'failed'); return true end
-    leave_state(q, req.id .. '.' .. n, rec)
+    leave_state(q, rid_of(req.id, n), rec)
     bounce(q, req.id, n, m, rec)
     return true
   end,
