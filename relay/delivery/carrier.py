@@ -269,13 +269,12 @@ class Carrier:
 
     async def _report(self, *, good: bool, verdict: Verdict | None = None) -> None:
         context, plan = self._context, self.plan
-        alone = context.sessions_of(str(plan.lane)) <= 1
         is_route = verdict is not None and verdict.scope is Scope.ROUTE
         breakers: tuple[tuple[str, bool, str, str], ...] = ()
         if good and self._probing:
             self._probing = False
             breakers = tuple((key, True, "", "") for key in context.breakers(plan))
-        elif verdict is not None and (alone or verdict.scope in _BREAKING):
+        elif verdict is not None:
             key = context.route_breaker(plan) if is_route else context.site_breaker(plan)
             reply = f" ({verdict.reply})" if verdict.reply is not None else ""
             breakers = ((key, False, verdict.reason, verdict.text + reply),)
@@ -285,7 +284,10 @@ class Carrier:
             if not is_route
         )
         text = verdict.text if verdict is not None else ""
-        for key, word, until in await context.work.report(Report(windows, breakers)):
+        # What one session of several met says nothing of the site, unless it says so itself.
+        is_said = verdict is not None and verdict.scope in _BREAKING
+        lane = "" if good or is_said else str(plan.lane)
+        for key, word, until in await context.work.report(Report(windows, breakers, lane)):
             _log.warning("site.breaker", key=key, state=word, until=rfc3339(until), text=text)
 
     async def _drop(self, *, polite: bool) -> None:

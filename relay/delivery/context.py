@@ -56,7 +56,6 @@ class LeaseView(Protocol):
 class Lanes(Protocol):
     """What a session tells and asks about its lane."""
 
-    def sessions_of(self, lane: str) -> int: ...
     def noticed(self, lane: str, claim: Claim) -> None: ...
     async def await_work(self, lane: str, claim: Claim) -> bool: ...
     def opening(self) -> AbstractAsyncContextManager[None]: ...
@@ -168,10 +167,6 @@ class Context:
     def new_session_id(self) -> str:
         """What a connection is called in the log."""
         return f"{self.work.holder}:{next(self._sessions)}"
-
-    def sessions_of(self, lane: str) -> int:
-        """Sessions of this process on a lane."""
-        return self._lanes.sessions_of(lane)
 
     def refused(self, plan: Plan, taken: Taken) -> Taken:
         """Note why a session may not begin; the answer is passed on."""

@@ -152,11 +152,6 @@ class Lanes:
             finally:
                 del self._opening[task]
 
-    def sessions_of(self, lane: str) -> int:
-        """Sessions of one lane."""
-        state = self._lanes.get(lane)
-        return state.sessions if state is not None else 0
-
     def offer(self, lane: str) -> bool:
         """A lane wants a session; False where there is no room for one."""
         state = self._lanes.get(lane)

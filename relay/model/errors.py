@@ -3,7 +3,11 @@
 Outcomes of mail (a 550, a null MX) are values (`model.verdict`); only breakages are exceptions.
 """
 
+import re
+
 import msgspec
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -23,7 +27,13 @@ class RelayError(Exception):
 
 
 class ConfigError(RelayError):
-    """Raised when a setting is unknown, malformed or contradicts another; names file, key, fix."""
+    """Raised when a setting is unknown, malformed or contradicts another; names file, key, fix.
+
+    One line whatever it quotes: control characters of a file are shown escaped.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_CONTROL.sub(lambda found: repr(found[0])[1:-1], text))
 
 
 class SubmissionRefused(RelayError):

@@ -96,11 +96,13 @@ class Ticked(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What a connection taught.
 
-    windows: (key, good, limit, initial); breakers: (key, good, reason, text).
+    windows: (key, good, limit, initial); breakers: (key, good, reason, text). With a `lane`,
+    breakers do not open while another session of it lives, of whatever worker.
     """
 
     windows: tuple[tuple[str, bool, int, int], ...] = ()
     breakers: tuple[tuple[str, bool, str, str], ...] = ()
+    lane: str = ""
     base_s: float = 15.0
     cap_s: float = 900.0
     threshold: int = 1
@@ -274,6 +276,7 @@ class Work:
             {
                 "windows": [list(window) for window in report.windows],
                 "breakers": [list(breaker) for breaker in report.breakers],
+                "lane": report.lane,
                 "base_ms": int(report.base_s * 1000),
                 "cap_ms": int(report.cap_s * 1000),
                 "threshold": report.threshold,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+from tests.support.ledger import submit_all
 from tests.support.system import System
 
 
@@ -45,6 +46,18 @@ class Samples:
 def connections(system: System) -> Samples:
     """Connections that the simulated internet has open."""
     return Samples(lambda: system.sink.status()["connections"])
+
+
+async def submit(system: System, addresses: Sequence[str]) -> None:
+    """A message for each address, many at a time."""
+    drafts = (system.draft([address]) for address in addresses)
+    await submit_all(system, [system.submitter.prepare(draft).submission for draft in drafts])
+
+
+async def delivered(system: System) -> int:
+    """Recipients delivered so far."""
+    counts = (await system.store.counters())["recipients"]
+    return sum(count for (outcome, _), count in counts.items() if outcome == "delivered")
 
 
 async def waits_in_queue(system: System, domain: str = "") -> list[float]:

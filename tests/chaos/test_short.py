@@ -1,15 +1,36 @@
 """The standing fault suite in its short form; each scenario's module has the long one."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.chaos import f10_slow_drip
+from tests.chaos import f07_limiter, f08_dead_domain, f10_slow_drip
+
+Tell = Callable[[Awaitable[str]], Awaitable[None]]
 
 
-async def test_dripping_servers_take_no_place_from_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
+    """Runs a scenario and prints its figures."""
+
+    async def run(scenario: Awaitable[str]) -> None:
+        figures = await scenario
+        with capsys.disabled():
+            print(f"\n{figures}")
+
+    return run
+
+
+async def test_receiver_of_few_connections_gets_all_its_mail_by_them(
+    tmp_path: Path, tell: Tell
 ) -> None:
-    figures = await f10_slow_drip.run(tmp_path, f10_slow_drip.SHORT)
-    with capsys.disabled():
-        print(f"\n{figures}")
+    await tell(f07_limiter.run(tmp_path, f07_limiter.SHORT))
+
+
+async def test_dead_domain_costs_live_ones_nothing(tmp_path: Path, tell: Tell) -> None:
+    await tell(f08_dead_domain.run(tmp_path, f08_dead_domain.SHORT))
+
+
+async def test_dripping_servers_take_no_place_from_others(tmp_path: Path, tell: Tell) -> None:
+    await tell(f10_slow_drip.run(tmp_path, f10_slow_drip.SHORT))

@@ -16,6 +16,7 @@ from relay.settings.schema import Settings
 from tests.fuzz.campaign import Target
 from tests.fuzz.source import Source
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECRET = "hunter2hunter2"
 _VALUES = (
     *("0", "1", "-1", "8425", "1.5", "1e999", "-inf", "nan", "9" * 400, "0x10", "1_000"),
@@ -57,7 +58,7 @@ class SettingsLoaderTarget(Target):
                 load_rules(_damaged(source, self._rules).decode("utf-8", "replace"))
         except ConfigError as error:
             text = str(error)
-            assert text and "\n" not in text, f"not one line: {text!r}"
+            assert text and not _CONTROL.search(text), f"not one line: {text!r}"
             assert len(text) < 2000, f"{len(text)} characters: {text[:200]!r}"
             assert _SECRET not in text, f"a secret shows: {text!r}"
 

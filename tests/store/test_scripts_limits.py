@@ -186,6 +186,18 @@ async def test_probe_that_says_nothing_leaves_its_place_to_another(work: Work) -
     assert (await take(work, FAR, SITE))[1].probing
 
 
+async def test_breaker_of_a_lane_opens_only_with_its_last_session(work: Work) -> None:
+    """A receiver that refuses the sixth connection works with the other five."""
+    of_lane = Report((), BAD.breakers, NEAR)
+    first, _ = await take(work, NEAR, SITE)
+    await take(work, NEAR, SITE)
+    assert await work.report(of_lane) == []
+    assert len(await work.report(BAD)) == 1  # it says so itself: a verdict about the site
+    await work.report(GOOD)
+    await work.release(NEAR, first, SITE)
+    assert [word for _, word, _ in await work.report(of_lane)] == ["open"]
+
+
 async def test_breaker_opens_for_longer_each_time_in_a_row(work: Work) -> None:
     lengths = []
     for _ in range(10):

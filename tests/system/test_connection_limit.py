@@ -1,21 +1,7 @@
-"""A receiver that takes few connections (421): we send through those, nobody is deferred."""
+"""We open no more connections to a site than we were told to."""
 
 from tests.support.system import UNSHAPED
 from tests.system.conftest import Start
-
-
-async def test_site_that_takes_two_connections_gets_all_its_mail_by_them(start: Start) -> None:
-    system = await start(workers=0, RELAY_FILES_SHAPING=UNSHAPED)
-    system.expects("site.breaker")
-    addresses = [f"reader{n}@limit2.onemx.slowdot20ms.test" for n in range(80)]
-    receipts = [await system.submit([address]) for address in addresses]
-    system.start_worker()
-    await system.until_delivered(*receipts)
-
-    assert system.sink.counts() == dict.fromkeys(addresses, 1)
-    assert await system.events("recipient.deferred", "recipient.uncertain") == []
-    views = [view for one in receipts for view in (await system.recipients(one)).values()]
-    assert {view.step for view in views} == {0}
 
 
 async def test_our_ceiling_of_connections_is_kept(start: Start) -> None:

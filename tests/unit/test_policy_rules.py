@@ -137,6 +137,7 @@ _GOOD = 'scope = "host"\nreason = "congested"\ncode = "421"\n'
         ("[[rules]]\n" + _GOOD + 'text = "[[abc]"', r"text is ambiguous: .*; write \\\[ for"),
         ("[[rules]]\n" + _GOOD.replace('code = "421"\n', ""), "name a code"),
         ("[[rules]]\n" + _GOOD + "[[rules]]\nreason = 5", "rule 2"),
+        ('[[rules]]\nreason = "a\\nb"\nprovider = 1', r"rule 1 \('a\\nb'\): Expected"),
     ],
 )
 def test_fault_of_a_rule_file_is_named(text: str, message: str) -> None:

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- What connections taught: feedback windows and breakers, shared by all workers.
 -- KEYS: [1] meta. ARGV: [1] {windows {{key, good, limit, initial}…}, breakers {{key, good, reason, text}…},
---   base_ms, cap_ms, threshold}.
+--   lane ('': none), base_ms, cap_ms, threshold}.
 -- Returns list of {key, 'open'|'closed', until ms} for the breakers that changed.
 -- Invariants: the window is that of policy/window.py (Postfix's qmgr_queue.c with feedback 1/N both ways
 --   and failure cohorts of 10); `busy` are the slots of its key now. Where it dies, the breaker of its key
 --   opens and it begins as new. A breaker opens for base * n^2 at its n-th opening in a row, capped, once
 --   `threshold` failures came in a row; what fails while it is open was begun before and counts no more.
+--   With a lane none opens while another session of it lives: a site that refuses one works with the others.
 --   Run twice it counts twice: the one script that is no statement of fact, so nobody repeats it.
 -- Bound: O(keys of the request), at most 8.
 local COHORTS = 10
@@ -53,8 +54,9 @@ local function feed_window(key, good, limit, initial)
   call('PEXPIRE', k, 3600000)
 end
 for _, w in ipairs(req.windows) do feed_window(w[1], w[2], w[3], w[4]) end
+local has_others = req.lane ~= '' and call('SCARD', P .. 'ls:' .. req.lane) > 1
 for _, b in ipairs(req.breakers) do
-  if b[2] then close(b[1]) else fail(b[1], req.threshold, b[3], b[4]) end
+  if b[2] then close(b[1]) elseif not has_others then fail(b[1], req.threshold, b[3], b[4]) end
 end
 local answer = {}
 for i, change in ipairs(changes) do
