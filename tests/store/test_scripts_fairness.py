@@ -349,6 +349,20 @@ async def test_destination_whose_route_is_past_its_time_is_not_served(store: Sto
     assert await audit(store) == []
 
 
+async def test_claim_looks_at_8_queues_at_most(store: Store) -> None:
+    """Of ten queues that it may not serve any more it puts eight where they belong."""
+    work = await mail.worker(store)
+    names = [f"d{n}.test" for n in range(10)]
+    for name in names:
+        await work.routed(name, LANE, b"site", fresh_s=10, stale_s=10)
+        await store.accept(mail.submission(f"a@{name}"))
+    await mail.shift(store, 11)
+    left = [10, 2, 0]
+    for number in left:
+        assert len(await work.destinations_of(LANE, 50)) == number
+        assert (await work.claim(LANE, limit=50, octets=1 << 20)).messages == ()
+
+
 async def test_route_is_served_while_its_renewal_fails_and_not_asked_at_each_claim(
     store: Store,
 ) -> None:

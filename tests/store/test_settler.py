@@ -2,8 +2,9 @@
 
 import asyncio
 
+from relay.model.state import State
 from relay.store.queue import Store
-from relay.store.settler import Settler
+from relay.store.settler import LIMIT, Settler
 from tests.store import mail
 
 LANE = mail.lane_of("one.test")
@@ -39,3 +40,18 @@ async def test_session_that_is_cancelled_takes_no_other_sessions_mark_along(stor
     tasks[0].cancel()
     assert await tasks[1]
     assert tasks[0].cancelled()
+
+
+async def test_no_further_dot_is_marked_while_too_many_outcomes_are_unsettled(store: Store) -> None:
+    """What a crash leaves unknown is bounded, and so is the memory while Redis is away."""
+    settler = Settler(await mail.worker(store))
+    outcomes = [mail.outcome("0" * 20, n, 1, State.DELIVERED) for n in range(1, LIMIT + 1)]
+    await settler.settle(outcomes[:-1])
+    assert await settler.mark(["x.1:1"], confirmed=False)
+    await settler.settle(outcomes[-1:])
+    waiting = asyncio.create_task(settler.mark(["x.2:1"], confirmed=False))
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not done
+    settler.start()
+    assert await waiting
+    assert await settler.stop(within_s=10)
