@@ -19,7 +19,7 @@ from relay.store.wire import NoScript, Wire
 from relay.telemetry.meter import Meter
 
 _SHEBANG = re.compile(r"\A#!lua flags=(\S+)\n")
-_PIECES = ("common", "wake", "queue", "accept", "slots", "claims")
+_PIECES = ("common", "wake", "queue", "state", "accept", "slots", "claims")
 
 NAMES = (
     "accept",
