@@ -31,10 +31,10 @@ def show_settings(
 @config_app.command("check")
 def check_settings(config: Config = "", changes: Changes = None) -> None:
     """Read the configuration as the daemons do; one line and exit code 78 where it is wrong."""
-    from relay.policy.route import RouteTable
+    from relay.cli.check import check
 
     loaded = read_settings(config, changes)
-    RouteTable.from_settings(loaded.settings)
+    check(loaded)
     print(f"ok: {loaded.path or 'no file'}, {len(loaded.origins)} settings changed")
 
 

@@ -41,16 +41,23 @@ def named_flags(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def start_daemon(service: str, config: str, changes: list[str] | None) -> "Settings":
-    """What every daemon does first: settings with an explicit mode, the log."""
+    """What every daemon with a store does first: settings that hold, an explicit mode, the log."""
+    from relay.cli.check import check
     from relay.model.errors import ConfigError
     from relay.telemetry.lines import SHARED_BLOCK
     from relay.telemetry.log import configure_logging
 
-    settings = read_settings(config, changes).settings
+    loaded = read_settings(config, changes)
+    settings = loaded.settings
     if settings.delivery.mode is None:
         raise ConfigError(
             "delivery.mode: is not set, and only `relay up` has a default; set "
             "RELAY_DELIVERY_MODE=sink (no mail leaves the machine) or live"
         )
+    if not settings.redis.url:
+        raise ConfigError(
+            "redis.url: is not set; `relay up` starts a private Redis, the other daemons need one"
+        )
+    check(loaded)
     configure_logging(settings, service=service, block=SHARED_BLOCK)
     return settings

@@ -21,6 +21,7 @@ def up(
     """Run everything on this machine: Redis, workers, SMTP, HTTP, and the simulated internet."""
     import asyncio
 
+    from relay.cli.check import check
     from relay.cli.household import Household, prepare
     from relay.settings.loader import load
     from relay.settings.schema import Mode
@@ -32,5 +33,6 @@ def up(
     if loaded.settings.delivery.mode is None:
         flags["delivery.mode"] = Mode.SINK.value
         loaded = load(config or None, flags)
+    check(loaded)
     household: Household = prepare(loaded, flags)
     raise SystemExit(asyncio.run(household.run()))

@@ -29,13 +29,22 @@ class Directory(msgspec.Struct, frozen=True):
 def load_directory(settings: Settings, resolver: Resolver) -> Directory:
     """Read everything; ConfigError names what is wrong."""
     routes = RouteTable.from_settings(settings)
-    shaping = load_shaping(files.shaping_text(settings))
+    shaping, rules = load_rule_files(settings)
     return Directory(
         settings=settings,
         routes=routes,
         shaping=shaping,
-        rules=load_rules(files.replies_text(settings)),
+        rules=rules,
         resolver=resolver,
         hello_name=own_name(settings),
         digest=rules_digest(settings, routes, shaping),
+    )
+
+
+def load_rule_files(settings: Settings) -> tuple[Shaping, Rules]:
+    """Shaping and known replies of the files that the settings choose; faults name the file."""
+    shaping, replies = files.shaping_path(settings), files.replies_path(settings)
+    return (
+        load_shaping(files.text_of(shaping), file=str(shaping)),
+        load_rules(files.text_of(replies), file=str(replies)),
     )

@@ -28,27 +28,28 @@ def shipped(name: str) -> Path:
     raise ConfigError(f"{name}: missing from this installation; install relay again")
 
 
-def replies_text(settings: Settings) -> str:
-    """The text of the reply rules that these settings choose."""
-    return _read(Path(settings.files.replies or shipped("replies.toml")))
+def replies_path(settings: Settings) -> Path:
+    """The file of the reply rules that these settings choose."""
+    return Path(settings.files.replies or shipped("replies.toml"))
 
 
-def shaping_text(settings: Settings) -> str:
-    """The text of the shaping rules that these settings choose."""
-    return _read(Path(settings.files.shaping or shipped("shaping.toml")))
+def shaping_path(settings: Settings) -> Path:
+    """The file of the shaping rules that these settings choose."""
+    return Path(settings.files.shaping or shipped("shaping.toml"))
 
 
 def default_rules() -> str:
     """The text of the reply rules shipped with relay."""
-    return _read(shipped("replies.toml"))
+    return text_of(shipped("replies.toml"))
 
 
 def default_shaping() -> str:
     """The text of the shaping rules shipped with relay."""
-    return _read(shipped("shaping.toml"))
+    return text_of(shipped("shaping.toml"))
 
 
-def _read(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a data file; ConfigError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -40,13 +40,20 @@ def _split(setting: str, text: str) -> tuple[str, int]:
     try:
         address = parse_listen(text)
     except ValueError as error:
-        raise ConfigError(f"sink.{setting} is {text!r}: {error}; {_WRITE}") from None
+        raise ConfigError(f"sink.{setting}: {text!r}: {error}; {_WRITE}") from None
     if not address.is_loopback:
         raise ConfigError(
-            f"sink.{setting} is {text!r}, but the simulated internet stays on this machine; "
-            f"{_WRITE}"
+            f"sink.{setting}: the simulated internet stays on this machine, and {text} is no "
+            f"loopback address; {_WRITE}"
         )
     return address.host, address.port
+
+
+def check_addresses(settings: SinkSettings) -> None:
+    """ConfigError unless every address of the simulated internet is on loopback."""
+    for setting in ("dns", "smtp", "smtps", "control"):
+        if text := getattr(settings, setting):
+            _split(setting, text)
 
 
 def _taken(setting: str, text: str, error: OSError) -> ConfigError:

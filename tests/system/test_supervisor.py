@@ -35,8 +35,8 @@ class Lines:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
 
-    def write(self, name: str, line: bytes) -> None:
-        self.seen.append((name, line.decode()))
+    def write(self, name: str, lines: bytes) -> None:
+        self.seen += [(name, line) for line in lines.decode().splitlines()]
 
 
 @pytest.fixture

@@ -123,6 +123,49 @@ def test_config_check_finds_what_only_a_daemon_would(
     assert "delivery.smarthost: " in capsys.readouterr().err
 
 
+FAULTS = {
+    "[[routes]]\ndomain = '*'\nsmarthost = 'smtps://u@h'\n": (
+        "{file}: routes[1].smarthost: the URL has a user name without a password"
+    ),
+    "[dns]\nnameservers = ['resolver.example']\n": "{file}:2: dns.nameservers: ",
+    "[smtp]\nallowed_networks = ['0.0.0.0/0']\n": "{file}:2: smtp.allowed_networks: 0.0.0.0/0 is",
+    "[smtp]\nallowed_networks = ['10.0.0.1/8/8']\n": "{file}:2: smtp.allowed_networks: ",
+    "[delivery]\nhostname = 'not a name'\n": "{file}:2: delivery.hostname: 'not a name' cannot",
+    "[http]\nlisten = '0.0.0.0:8425'\n": "{file}:2: http.listen: 0.0.0.0:8425 is reachable",
+    "[sink]\ndns = '192.0.2.1:53'\n": "{file}:2: sink.dns: the simulated internet stays on",
+    "[files]\nshaping = '{folder}/shaping.toml'\n": (
+        "{folder}/shaping.toml: [\"default\"]: unknown key 'max_conections'; "
+        "did you mean 'max_connections'?"
+    ),
+    "[files]\nreplies = '{folder}/replies.toml'\n": "{folder}/replies.toml: unknown key 'rule'; ",
+}
+
+
+@pytest.mark.parametrize("text", FAULTS)
+@pytest.mark.parametrize("verb", [["config", "check"], ["up"], ["smtpd"], ["http"], ["worker"]])
+def test_fault_of_the_configuration_is_one_line_before_anything_starts(
+    text: str,
+    verb: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "relay.toml"
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    path.write_text(text.replace("{folder}", str(folder)))
+    (folder / "shaping.toml").write_text('["default"]\nmax_conections = 3\n')
+    (folder / "replies.toml").write_text("[rule]\n")
+    monkeypatch.setenv("RELAY_DELIVERY_MODE", "sink")
+    monkeypatch.setenv("RELAY_REDIS_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("RELAY_UP_DATA_DIR", str(tmp_path / "data"))
+    assert run([*verb, "--config", str(path)]) == os.EX_CONFIG
+    (sentence,) = capsys.readouterr().err.splitlines()
+    expected = FAULTS[text].replace("{file}", str(path)).replace("{folder}", str(folder))
+    assert sentence.startswith(f"relay: {expected}")
+    assert not (tmp_path / "data").exists()
+
+
 def test_config_check_says_ok_where_nothing_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "check"]) == 0
     assert capsys.readouterr().out.startswith("ok: ")
