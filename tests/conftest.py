@@ -1,18 +1,35 @@
 """What every test may use: one real Redis for the run, a clean store for a test."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from relay.store.queue import Store
+from relay.telemetry import log as log_module
 from tests.support.redis_server import RedisServer
 
 # RELAY_TEST_PROFILE=thorough: what a night is for.
 settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=2000)
 settings.load_profile(os.environ.get("RELAY_TEST_PROFILE", "quick"))
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Each test begins without a configured log, and whatever it configures ends with it."""
+    root = logging.getLogger()
+    handlers, level, output = root.handlers[:], root.level, log_module._output
+    log_module._output = log_module._Output()
+    yield
+    log_module._output = output
+    root.handlers[:], root.level = handlers, level
+    logging.getLogger("relay").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from aiosmtpd.smtp import SMTP, TLSSetupException
 
 from relay.ingress.input_buffer import InputBuffer
 from relay.ingress.smtp_reply import wire_reply
+from relay.net.tls import abort_transport
 
 #: Octets of a command line. RFC 5321 §4.5.3.1.4 asks for 512 and more for parameters.
 COMMAND_OCTETS = 2048
@@ -99,7 +100,7 @@ class SmtpProtocol(SMTP):
     def abandon(self) -> None:
         """Cut the connection: the client does not read its last reply, or time is up."""
         if self.transport is not None:
-            self.transport.abort()
+            abort_transport(self.transport)
 
     def write_replies(self) -> None:
         """Hand the queued replies to the transport."""

@@ -20,7 +20,7 @@ import sys
 from typing import cast
 
 from relay.model.errors import ConnectFailed, ConnectionLost, DeadlineExpired, TlsFailed
-from relay.net.tls import failure_text, tls_info
+from relay.net.tls import abort_transport, failure_text, tls_info
 
 #: Octets received but not read at which the transport is paused.
 RECEIVE_OCTETS = 256 * 1024
@@ -167,7 +167,7 @@ class Stream(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection; returns at once, never raises."""
         if self._transport is not None:
-            self._transport.abort()
+            abort_transport(self._transport)
 
     async def wait_closed(self, timeout_s: float) -> None:
         """Wait for the end of the connection, by force at the time-out."""
@@ -259,7 +259,7 @@ class Stream(asyncio.Protocol):
 
     def _give_up(self, transport: asyncio.Transport) -> None:
         """Drop a connection whose handshake failed: its transport no longer tells us."""
-        transport.abort()
+        abort_transport(transport)
         self._lose("the TLS handshake failed")
 
 

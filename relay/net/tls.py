@@ -4,6 +4,8 @@ Two kinds only. Unverified: any certificate, because the choice is between it an
 Verified: chain and host name, against `SSL_CERT_FILE`, `SSL_CERT_DIR` or the system's store.
 """
 
+import asyncio
+import contextlib
 import os
 import ssl
 from functools import lru_cache
@@ -18,6 +20,12 @@ _BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+
+
+def abort_transport(transport: asyncio.WriteTransport) -> None:
+    """Abort, whatever its state: after its end a TLS transport of Python 3.11.2 cannot."""
+    with contextlib.suppress(AttributeError):
+        transport.abort()
 
 
 def client_context(*, verified: bool) -> ssl.SSLContext:

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from relay.net.tls import abort_transport
+
 
 class Peer:
     """The server's side of one connection."""
@@ -132,7 +134,7 @@ class ScriptedServer:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=0.3)
             for peer in self.peers:
-                peer.writer.transport.abort()
+                abort_transport(peer.writer.transport)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

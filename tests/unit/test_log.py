@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,20 +10,7 @@ import structlog
 
 from relay.model.credentials import Credentials
 from relay.settings.schema import Delivery, Log, Mode, Settings
-from relay.telemetry import log as log_module
 from relay.telemetry.log import configure_logging, get_logger
-
-
-@pytest.fixture(autouse=True)
-def restored_output() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, output = root.handlers[:], root.level, log_module._output
-    log_module._output = log_module._Output()
-    yield
-    log_module._output = output
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
 
 
 def lines_of(settings: Settings, say: Any, *, human: bool = False) -> list[str]:

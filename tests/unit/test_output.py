@@ -2,28 +2,10 @@
 
 import io
 import json
-import logging
-from collections.abc import Iterator
-
-import pytest
-import structlog
 
 from relay.cli.output import Output
 from relay.settings.schema import Delivery, Log, Mode, Settings
-from relay.telemetry import log as log_module
 from relay.telemetry.log import get_logger
-
-
-@pytest.fixture(autouse=True)
-def restored_output() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, output = root.handlers[:], root.level, log_module._output
-    log_module._output = log_module._Output()
-    yield
-    log_module._output = output
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
 
 
 def settings(form: str) -> Settings:
