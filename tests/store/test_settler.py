@@ -55,3 +55,19 @@ async def test_no_further_dot_is_marked_while_too_many_outcomes_are_unsettled(st
     settler.start()
     assert await waiting
     assert await settler.stop(within_s=10)
+
+
+async def test_outcomes_of_sessions_at_one_moment_are_one_call(store: Store) -> None:
+    work = await mail.worker(store)
+    await work.routed("one.test", LANE, b"site", fresh_s=1000)
+    receipts = [await store.accept(mail.submission("a@one.test")) for _ in range(20)]
+    claim = await work.claim(LANE, limit=20, octets=1 << 20)
+    settler = Settler(work)
+    settler.start()
+    before = await calls_of_functions(store)
+    for outcome in mail.outcomes_of(claim, State.DELIVERED):
+        await settler.settle([outcome])
+    assert await settler.stop(within_s=10)
+    assert await calls_of_functions(store) == before + 1
+    for receipt in receipts:
+        assert await mail.states(store, receipt.id) == ["delivered"]
