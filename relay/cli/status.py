@@ -29,5 +29,9 @@ def _tell(api: str, about: dict[str, Any]) -> None:
     print(f"  queues      {about['queues']:,}, oldest message {age(about['oldest_at'])}")
     if about["suspensions"]:
         print(f"  suspended   {about['suspensions']:,} (relay queue ls says why)")
-    states = [f"{count:,} {state}" for state, count in about["states"].items() if count]
-    print(f"  recipients  {', '.join(states) or 'none yet'}")
+    print(f"  recipients  {_counts(about['states']) or 'none under way'}")
+    print(f"  ended       {_counts(about['ended']) or 'none yet'}")
+
+
+def _counts(of: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {word}" for word, count in of.items() if count)

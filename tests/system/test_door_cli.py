@@ -203,6 +203,8 @@ async def test_wait_tells_what_became_of_each_recipient(system: System) -> None:
     ends = {line["address"]: line["status"] for line in lines[1:]}
     assert ends == {"ann@gmail.test": "delivered", "reject@x.test": "failed"}
     assert lines[-1]["remote"]["host"] and lines[-1]["delay_s"] >= 0
+    said = relay("status", api=api).out
+    assert "none under way" in said and "2 delivered, 1 failed" in said
 
 
 async def test_wait_gives_up_after_its_time_with_75(system: System) -> None:

@@ -330,7 +330,9 @@ class StatusShape(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     version: str
     hostname: str
+    #: Recipients under way by state, and since the store began by how they ended.
     states: dict[str, int]
+    ended: dict[str, int]
     queues: int
     unrouted: int
     workers: list[dict[str, Any]]

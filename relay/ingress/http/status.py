@@ -9,6 +9,7 @@ from relay.ingress.http.door import Door
 from relay.ingress.http.metrics import exposition, take_snapshot
 from relay.ingress.http.openapi import answers
 from relay.ingress.http.shapes import StatusShape, moment_or_none
+from relay.model.state import FINAL_STATES
 
 
 class Status:
@@ -47,6 +48,7 @@ class Status:
                 version=__version__,
                 hostname=self._door.submitter.hostname,
                 states=counters["states"],
+                ended=_by_outcome(counters["recipients"]),
                 queues=counters["queues"],
                 unrouted=counters["unrouted"],
                 workers=await store.workers(),
@@ -68,3 +70,12 @@ class Status:
         """200 when the store answers, 503 before."""
         await self._door.store.ping()
         return PlainTextResponse("ready\n")
+
+
+def _by_outcome(counts: dict[tuple[str, ...], int]) -> dict[str, int]:
+    """Final outcomes of all providers together."""
+    totals: dict[str, int] = {}
+    for (outcome, *_), count in counts.items():
+        if outcome in FINAL_STATES:
+            totals[outcome] = totals.get(outcome, 0) + count
+    return totals
