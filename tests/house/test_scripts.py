@@ -31,3 +31,16 @@ def test_script_header_names_keys_arguments_returns_invariants_and_bound(path: P
 
 def test_every_script_is_in_the_library() -> None:
     assert sorted(NAMES) == [path.stem for path in SCRIPTS]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.lua")), ids=lambda path: path.stem)
+def test_no_script_walks_all_keys_or_searches_a_list(path: Path) -> None:
+    """What is removed from a list goes stale there, and is dropped when it is met."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"'(KEYS|[HSZ]?SCAN|LREM|LPOS|LINSERT)'", text, re.IGNORECASE)
+
+
+def test_only_what_takes_mail_in_needs_memory() -> None:
+    """Draining never does: all other scripts run when Redis is full."""
+    refused = [path.stem for path in SCRIPTS if "allow-oom" not in path.read_text().split("\n")[0]]
+    assert refused == ["accept"]
