@@ -137,9 +137,12 @@ def without_expired(claim: Claim) -> tuple[Claim, Claim]:
 
 
 async def serve_nowhere(lane: str, context: Context, refused: Unroutable) -> Taken:
-    """A lane to nowhere (null MX, no such domain): its mail gets the verdict, no packet leaves."""
+    """A lane to nowhere (null MX, no such domain): its mail gets the verdict, no packet leaves.
+
+    Hosts that served and have no address now are waited for.
+    """
     permanent = refused.verdict.severity is Severity.PERMANENT
-    if not permanent:
+    if not permanent or (lane[0] != "!" and await context.work.has_served(lane)):
         await context.rest(lane, refused)
         return Taken("no", reason=refused.verdict.reason)
     await fail_all(lane, context, refused.verdict)

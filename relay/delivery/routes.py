@@ -28,6 +28,10 @@ from relay.store.work import Work
 SIDE_BY_SIDE = 50
 #: A refusal of DNS is believed for so long, and not a moment longer: it fails mail for good.
 REFUSAL_FRESH_S = 300.0
+#: Of a domain that had a route within the day, a denial is believed when it comes once more after
+#: so many in a row: they are 15, 60, 135 and 240 s apart, beyond any negative TTL of ours.
+REFUSALS_DOUBTED = 4
+_DOUBTED = frozenset({"no_such_domain", "no_usable_host"})
 #: So many destinations of a lane find their new one before it rests.
 _MOVED_AT_ONCE = 2000
 
@@ -56,7 +60,9 @@ class Routes:
         record = encode_site(found, directory.digest)
         if not isinstance(found, Unroutable):
             await work.routed(destination, str(found.lane), record, fresh_s=found.ttl_s)
-        elif found.verdict.severity is Severity.PERMANENT:
+        elif found.verdict.severity is Severity.PERMANENT and not await self._is_doubted(
+            destination, found.verdict
+        ):
             # A site of its own that is nowhere: its mail gets the verdict, no packet leaves.
             lane = Lane(f"!{destination}", pool_of(directory.settings), "none")
             fresh_s = REFUSAL_FRESH_S
@@ -65,6 +71,13 @@ class Routes:
             verdict = found.verdict
             _log.info("route.unknown", destination=destination, reason=verdict.reason)
             await work.unroutable(destination, verdict.reason, verdict.text)
+
+    async def _is_doubted(self, destination: str, refusal: Verdict) -> bool:
+        """Whether DNS denies all of a sudden what was there today: zones are broken by mistake."""
+        if refusal.reason not in _DOUBTED:
+            return False
+        failures = await self._work.failures_in_a_row(destination)
+        return failures is not None and failures < REFUSALS_DOUBTED
 
     async def site_of(self, lane: str) -> Routed | Unroutable | None:
         """The record of a lane; None where its mail has just found another one."""

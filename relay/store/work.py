@@ -203,6 +203,14 @@ class Work:
         request["max_retry_ms"] = int(ROUTE_RETRY_MAX_S * 1000)
         await self._route(destination, request)
 
+    async def failures_in_a_row(self, destination: str) -> int | None:
+        """Failed look-ups since the last good one; None where it has no route to hosts."""
+        raw = await self.store.wire.call("GET", self.store.p + "ro:" + destination)
+        route: dict[str, Any] = unpack(raw) if raw is not None else {"lane": ""}
+        if route["lane"][:1] in ("", "!") or route["stale"] <= await self.store.now() * 1000:
+            return None
+        return int(route["fails"])
+
     async def _route(self, destination: str, request: dict[str, Any], *site: bytes) -> None:
         request |= {"destination": destination, "limit": QUEUES_PER_CALL}
         after: str | None = ""
@@ -214,6 +222,10 @@ class Work:
         """The site record of a lane."""
         raw: bytes | None = await self.store.wire.call("HGET", self.store.p + "ln:" + lane, "site")
         return raw
+
+    async def has_served(self, lane: str) -> bool:
+        """Whether the lane's hosts have taken sessions of late."""
+        return bool(await self.store.wire.call("HEXISTS", self.store.p + "ln:" + lane, "k"))
 
     async def destinations_of(self, lane: str, limit: int) -> list[str]:
         """Destinations whose mail is in a lane now, at most `limit`, by name."""

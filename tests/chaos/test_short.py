@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import f07_limiter, f08_dead_domain, f10_slow_drip
+from tests.chaos import (
+    f06_random_deferrals,
+    f07_limiter,
+    f08_dead_domain,
+    f09_dns_failures,
+    f10_slow_drip,
+)
 
 Tell = Callable[[Awaitable[str]], Awaitable[None]]
 
@@ -22,6 +28,10 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
     return run
 
 
+async def test_messages_deferred_at_random_arrive_once_each(tmp_path: Path, tell: Tell) -> None:
+    await tell(f06_random_deferrals.run(tmp_path, f06_random_deferrals.SHORT))
+
+
 async def test_receiver_of_few_connections_gets_all_its_mail_by_them(
     tmp_path: Path, tell: Tell
 ) -> None:
@@ -30,6 +40,10 @@ async def test_receiver_of_few_connections_gets_all_its_mail_by_them(
 
 async def test_dead_domain_costs_live_ones_nothing(tmp_path: Path, tell: Tell) -> None:
     await tell(f08_dead_domain.run(tmp_path, f08_dead_domain.SHORT))
+
+
+async def test_failing_dns_loses_denies_and_doubles_nothing(tmp_path: Path, tell: Tell) -> None:
+    await tell(f09_dns_failures.run(tmp_path, f09_dns_failures.SHORT))
 
 
 async def test_dripping_servers_take_no_place_from_others(tmp_path: Path, tell: Tell) -> None:

@@ -18,8 +18,8 @@ from tests.fuzz.targets import TARGETS
 
 #: Address space of a target's process: many times what it needs, far less than a leak would take.
 MEMORY_OCTETS = 1 << 30
-#: Resident memory that a process may gain once a tenth of the inputs are through.
-GROWTH_OCTETS = 48 << 20
+#: Resident memory that a process may gain after a tenth of the inputs: bounded caches fill up.
+GROWTH_OCTETS = 64 << 20
 
 
 def fuzz_all(names: Sequence[str], *, inputs: int, seed: int) -> Iterator[str]:

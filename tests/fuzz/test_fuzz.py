@@ -9,16 +9,16 @@ from tests.fuzz.source import Source
 from tests.fuzz.targets import TARGETS
 
 SEED = 1
-#: As many as fit into about a second.
+#: As many as fit into about half a second.
 INPUTS = {
-    "reply-reader": 15_000,
-    "client-machine": 7_000,
-    "content-encoder": 15_000,
-    "data-reader": 30_000,
-    "smtp-door": 3_000,
-    "http-body": 3_000,
-    "dns-reader": 8_000,
-    "settings-loader": 4_000,
+    "reply-reader": 7_500,
+    "client-machine": 3_500,
+    "content-encoder": 7_500,
+    "data-reader": 15_000,
+    "smtp-door": 1_500,
+    "http-body": 1_500,
+    "dns-reader": 4_000,
+    "settings-loader": 2_000,
 }
 
 
