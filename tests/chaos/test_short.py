@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import (
+    f01_processes_killed,
     f06_random_deferrals,
     f07_limiter,
     f08_dead_domain,
@@ -26,6 +27,18 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
             print(f"\n{figures}")
 
     return run
+
+
+async def test_kills_of_processes_lose_nothing_and_hide_no_duplicate(
+    tmp_path: Path, tell: Tell
+) -> None:
+    await tell(f01_processes_killed.run(tmp_path, f01_processes_killed.SHORT))
+
+
+async def test_kills_of_redis_lose_nothing_and_hide_no_duplicate(
+    tmp_path: Path, tell: Tell
+) -> None:
+    await tell(f01_processes_killed.run(tmp_path, f01_processes_killed.SHORT_REDIS))
 
 
 async def test_messages_deferred_at_random_arrive_once_each(tmp_path: Path, tell: Tell) -> None:

@@ -311,6 +311,13 @@ class System:
                 raise AssertionError(f"{len(found)} of {count} {kind}; {self.log_tail()}")
             await asyncio.sleep(0.05)
 
+    async def until_leased(self) -> None:
+        """Wait until every living worker holds a lease."""
+        living = {worker.pid for worker in self.workers}
+        async with asyncio.timeout(WAIT_S):
+            while not living <= {worker["pid"] for worker in await self.store.workers()}:
+                await asyncio.sleep(0.1)
+
     async def until_marked(self, count: int = 1) -> None:
         """Wait until so many recipients bear the mark that their final dot is being sent."""
         wire, deadline = self.store.wire, time.monotonic() + WAIT_S
@@ -388,8 +395,25 @@ class System:
         """The end of the workers' log."""
         return self.worker_log.read_text()[-octets:] if self.worker_log.exists() else ""
 
+    async def logged(self, count: int, **fields: Any) -> list[dict[str, Any]]:
+        """Wait until the workers have logged so many lines with these fields."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            found = [
+                line
+                for line in self.log_lines()
+                if all(line.get(name) == value for name, value in fields.items())
+            ]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, f"{len(found)} of {count}: {fields}"
+            await asyncio.sleep(0.05)
+
     def log_lines(self, *, level: str | None = None) -> list[dict[str, Any]]:
-        """The workers' log lines that are JSON, of one level if given."""
+        """The workers' log lines that are JSON, of one level if given.
+
+        Lines below warning come a moment after what they tell: see `logged`.
+        """
         text = self.worker_log.read_text() if self.worker_log.exists() else ""
         parsed = [fields for line in text.splitlines() if (fields := _fields(line)) is not None]
         return [line for line in parsed if level is None or line["level"] == level]

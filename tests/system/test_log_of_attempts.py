@@ -23,7 +23,8 @@ STATES = {
 async def test_log_line_of_an_attempt_has_the_fields_of_the_contract(system: System) -> None:
     receipt = await system.submit(list(STATES))
     await system.until(receipt, STATES)
-    lines = {line["forward_path"]: line for line in system.log_lines() if line.get("attempt") == 1}
+    logged = await system.logged(len(STATES), queue_id=receipt.id, attempt=1)
+    lines = {line["forward_path"]: line for line in logged}
     assert {address: line["event"] for address, line in lines.items()} == {
         address: f"recipient.{state}" for address, state in STATES.items()
     }
@@ -51,9 +52,7 @@ async def test_log_tells_which_messages_shared_a_connection(system: System) -> N
     await system.until_delivered(first)
     second = await system.submit(["ann@shop.test"])
     await system.until_delivered(second)
-    one, two = (
-        next(line for line in system.log_lines() if line.get("queue_id") == receipt.id)
-        for receipt in (first, second)
-    )
+    (one,) = await system.logged(1, queue_id=first.id)
+    (two,) = await system.logged(1, queue_id=second.id)
     assert one["session_id"] == two["session_id"]
     assert one["delays"]["connect"] > 0 == two["delays"]["connect"]

@@ -45,7 +45,7 @@ async def test_kills_of_every_process_lose_nothing_and_hide_no_duplicate(
         await submitting
     await listener
 
-    await until_leased(system)
+    await system.until_leased()
     await system.shift_clock(GRACE_S)
     await until_all_ended(system, within_s=90)
 
@@ -80,14 +80,6 @@ async def kill_at_once(system: System, port: int) -> None:
     system.workers = [system.start_worker(), system.start_worker()]
     await asyncio.to_thread(system.start_smtpd, port)
     await asyncio.sleep(1)
-
-
-async def until_leased(system: System) -> None:
-    """Wait until every living worker holds a lease."""
-    living = {worker.pid for worker in system.workers}
-    async with asyncio.timeout(30):
-        while not living <= {worker["pid"] for worker in await system.store.workers()}:
-            await asyncio.sleep(0.1)
 
 
 def submit_by_smtp(port: int, addresses: Iterable[str]) -> None:
