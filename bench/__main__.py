@@ -1,38 +1,59 @@
-"""`python -m bench [b1 b7 …]`: run the named benchmarks, or all; print one table."""
+"""`python -m bench [b1 b7 …] [--quick] [--record FILE]`: run the named benchmarks, or all."""
 
+import argparse
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from bench import b1_smtp_in_out, b7_latency
+from bench.report import Result, circumstances, lines_of, record, say, table
+from bench.run import Run
 
-BENCHMARKS: dict[str, Callable[[Path, Path], list[str]]] = {
-    "b1": b1_smtp_in_out.run,
-    "b7": b7_latency.run,
+MODULES = {
+    "b1": "b1_smtp_in_out",
+    "b2": "b2_newsletter",
+    "b4": "b4_domains",
+    "b7": "b7_latency",
+    "b8": "b8_large",
+    "b9": "b9_tls",
+    "b10": "b10_distance",
+    "b16": "b16_recipients",
 }
 
 
 def main() -> int:
     """Run and print; the exit status."""
-    names = sys.argv[1:] or list(BENCHMARKS)
-    unknown = [name for name in names if name not in BENCHMARKS]
+    parser = argparse.ArgumentParser(prog="bench", description="The benchmarks of relay.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}")
+    parser.add_argument("--quick", action="store_true", help="a short form, to try it")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="keep the figures as JSON")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.names if name.lower() not in MODULES]
     if unknown:
-        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-        return 64
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, commit {commit}")
-    for name in names:
-        with tempfile.TemporaryDirectory(prefix="relay-bench-") as base:
-            for line in BENCHMARKS[name](home / "relay-bench", Path(base)):
-                print(line, flush=True)
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(MODULES)}")
+    names = [name.lower() for name in chosen.names] or list(MODULES)
+    print("\n".join(circumstances(names, quick=chosen.quick)), flush=True)
+    results = _run_all(names, quick=chosen.quick)
+    print("\n" + "\n".join(table(results)))
+    if chosen.record:
+        record(chosen.record, results, names, quick=chosen.quick)
     return 0
+
+
+def _run_all(names: list[str], *, quick: bool) -> list[Result]:
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    results: list[Result] = []
+    for name in names:
+        say(f"{name} …")
+        measure: Callable[[Run], list[Result]] = import_module(f"bench.{MODULES[name]}").run
+        with tempfile.TemporaryDirectory(prefix="relay-bench-") as base:
+            run = Run(cache=home / "relay-bench", base=Path(base), is_quick=quick)
+            found = measure(run)
+        for result in found:
+            print("\n".join(lines_of(result)), flush=True)
+        results += found
+    return results
 
 
 if __name__ == "__main__":

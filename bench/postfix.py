@@ -4,15 +4,16 @@ Nothing is installed and no user is made: `mail` owns the queue. Mail goes by `r
 receiver, so Postfix does not even look MX records up.
 """
 
-import contextlib
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.processes import cpu_seconds, wait_for_listener
 
 _OWNER = "mail"
 _GROUP = "news"
@@ -37,7 +38,7 @@ mydestination =
 mynetworks = 127.0.0.0/8
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
-relayhost = [127.0.0.1]:{receiver}
+relayhost = [{receiver}]:{receiver_port}
 alias_maps =
 alias_database =
 local_recipient_maps =
@@ -93,10 +94,15 @@ def unpack(cache: Path) -> Path:
     return root
 
 
-class Postfix:
-    """One Postfix listening on `port`, handing everything to the receiver's port."""
+def libraries(root: Path) -> str:
+    """LD_LIBRARY_PATH of the unpacked programs."""
+    return f"{root}/usr/lib/postfix:{root}/usr/lib/x86_64-linux-gnu"
 
-    def __init__(self, cache: Path, base: Path, *, port: int, receiver: int) -> None:
+
+class Postfix:
+    """One Postfix listening on `port`, handing everything to the receiver (address, port)."""
+
+    def __init__(self, cache: Path, base: Path, *, port: int, receiver: tuple[str, int]) -> None:
         self.port = port
         self._root = unpack(cache)
         self._base = base
@@ -120,41 +126,40 @@ class Postfix:
             (spool / name).mkdir()
             shutil.chown(spool / name, _OWNER, _GROUP)
             (spool / name).chmod(mode)
-        names = {"base": base, "root": self._root, "owner": _OWNER, "group": _GROUP}
+        names: dict[str, object] = {
+            "base": base,
+            "root": self._root,
+            "owner": _OWNER,
+            "group": _GROUP,
+        }
         conf = base / "conf"
-        (conf / "main.cf").write_text(_MAIN.format(**names, receiver=self._receiver))
+        receiver, port = self._receiver
+        names |= {"receiver": receiver, "receiver_port": port}
+        (conf / "main.cf").write_text(_MAIN.format(**names))
         (conf / "master.cf").write_text(_MASTER.format(port=self.port))
         return conf
 
     def start(self) -> None:
         """Start the master and wait for its listener."""
         conf = self._lay_out()
-        libraries = f"{self._root}/usr/lib/postfix:{self._root}/usr/lib/x86_64-linux-gnu"
         self._process = subprocess.Popen(
             [str(self._root / "usr/lib/postfix/sbin/master"), "-d", "-c", str(conf)],
             env={
                 "PATH": os.environ["PATH"],
                 "MAIL_CONFIG": str(conf),
-                "LD_LIBRARY_PATH": libraries,
+                "LD_LIBRARY_PATH": libraries(self._root),
             },
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self.port), 1),
-            ):
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"Postfix did not start; see {self._base}/log/maillog")
+        process = self._process
+        wait_for_listener("127.0.0.1", self.port, lambda: process.poll() is None)
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far, ended ones included."""
         assert self._process is not None
-        return tree_cpu_seconds(self._process.pid)
+        return cpu_seconds(self._process.pid)
 
     def stop(self) -> None:
         """End all of its processes."""
@@ -162,28 +167,14 @@ class Postfix:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(10)
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-def tree_cpu_seconds(pid: int) -> float:
-    """User and system seconds of a process, its waited-for children and its living ones."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    total = 0.0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(entry.name) == pid or _descends(int(fields[1]), pid):
-                total += sum(map(int, fields[11:15])) / ticks
-    return total
-
-
-def _descends(parent: int, ancestor: int) -> bool:
-    while parent > 1:
-        if parent == ancestor:
-            return True
-        with contextlib.suppress(OSError, ValueError):
-            stat = Path(f"/proc/{parent}/stat").read_text()
-            parent = int(stat.rpartition(")")[2].split()[1])
-            continue
-        return False
-    return False
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

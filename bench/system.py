@@ -2,47 +2,61 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from bench.postfix import tree_cpu_seconds
+import redis
+
+from bench.processes import arguments_of_children, cpu_seconds, free_port, resident_octets
+from bench.receiver import PlainReceiver
+from relay.ingress.client import AsyncRelay
 from relay.sim.client import SinkClient, SinkError
+from relay.store.server import private_url
 
+#: Limits that do not bind, so that what is measured is relay; 20 connections as Postfix has them.
 _SHAPING = """\
 ["default"]
-max_connections = 20
+max_connections = {connections}
 connection_rate = "unlimited"
 message_rate = "unlimited"
 mails_per_connection = 1000
+tls = "{tls}"
 """
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+#: What a process of `relay up` is called in the figures, by a word of its command line.
+_NAMES = {
+    "redis-server": "redis",
+    "valkey-server": "redis",
+    "smtpd": "listener",
+    "http": "http",
+    "sink": "sink",
+    "worker": "worker",
+}
 
 
 class Relay:
-    """One `relay up`; `sink` sees what arrives."""
+    """One `relay up`; `sink` sees what arrives. `with Relay(folder) as relay:` runs it."""
 
-    def __init__(self, base: Path, **environment: str) -> None:
-        base.mkdir(parents=True, exist_ok=True)
-        (base / "shaping.toml").write_text(_SHAPING)
-        self.smtp_port, http, dns, smtp, control = (free_port() for _ in range(5))
+    def __init__(
+        self, base: Path, *, tls: str = "off", connections: int = 20, **environment: str
+    ) -> None:
+        (base / "shaping.toml").write_text(_SHAPING.format(tls=tls, connections=connections))
+        self.smtp_port, self.http_port, dns, smtp, control = (free_port() for _ in range(5))
         self.sink_port = smtp
-        self.sink = SinkClient(f"127.0.0.1:{control}")
-        self._base = base
+        self.sink = SinkClient(f"127.0.0.1:{control}", timeout_s=60.0)
+        self.log = base / "relay.log"
+        self._data = base / "data"
         self._environment = {
             **os.environ,
-            "RELAY_UP_DATA_DIR": str(base / "data"),
+            "RELAY_UP_DATA_DIR": str(self._data),
             "RELAY_SMTP_LISTEN": f"127.0.0.1:{self.smtp_port}",
-            "RELAY_HTTP_LISTEN": f"127.0.0.1:{http}",
+            "RELAY_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
             "RELAY_SINK_DNS": f"127.0.0.1:{dns}",
             "RELAY_SINK_SMTP": f"127.0.0.1:{smtp}",
             "RELAY_SINK_SMTPS": "",
@@ -53,50 +67,105 @@ class Relay:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start and wait until the listener and the sink answer."""
-        log = (self._base / "relay.log").open("wb")
+    @property
+    def url(self) -> str:
+        """Where its Redis is."""
+        return private_url(self._data / "sink")
+
+    def client(self) -> AsyncRelay:
+        """The Python client of this relay."""
+        return AsyncRelay(self.url, mode="sink")
+
+    def redis(self) -> "redis.Redis[bytes]":
+        """A plain connection to its Redis, to look at what it does."""
+        return redis.Redis.from_url(self.url)
+
+    # -- life --------------------------------------------------------------------------------
+
+    def start(self, store: Path | None = None) -> None:
+        """Start and wait until everything answers; `store`: the folder of a Redis to begin with."""
+        if store is not None:
+            shutil.copytree(store, self._data / "sink" / "redis")
         command = [str(Path(sys.executable).with_name("relay")), "up"]
-        self._process = subprocess.Popen(
-            command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
-        )
-        deadline = time.monotonic() + 30
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, SinkError):
+            with contextlib.suppress(OSError, SinkError, redis.RedisError):
                 socket.create_connection(("127.0.0.1", self.smtp_port), 1).close()
                 self.sink.status()
-                return
+                self.redis().ping()
+                if len(self.pids("worker")) > 0:
+                    return
             if self._process.poll() is not None:
                 break
             time.sleep(0.1)
-        raise RuntimeError(f"relay up did not start; see {self._base}/relay.log")
-
-    def cpu_seconds(self) -> dict[str, float]:
-        """CPU time so far by process, the name being what it was started as."""
-        assert self._process is not None
-        found: dict[str, float] = {}
-        children = subprocess.run(
-            ["ps", "--no-headers", "-o", "pid=,args=", "--ppid", str(self._process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        for line in children.splitlines():
-            pid, _, arguments = line.strip().partition(" ")
-            found[_name_of(arguments)] = found.get(_name_of(arguments), 0.0) + tree_cpu_seconds(
-                int(pid)
-            )
-        return found
+        raise RuntimeError(f"relay up did not start: {self.log.read_text()[-2000:]}")
 
     def stop(self) -> None:
         """SIGTERM, as an operator would."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(60)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- the receiver ------------------------------------------------------------------------
+
+    def send_to(self, receiver: PlainReceiver, *names: str) -> None:
+        """Let the MX hosts of all domains below these names be the receiver."""
+        for name in names:
+            self.sink.set_dns(f"*.{name}", "A", receiver.address)
+
+    def received(self) -> int:
+        """Messages that the simulated internet has accepted."""
+        return int(self.sink.status()["counters"]["messages"])
+
+    # -- what it uses ------------------------------------------------------------------------
+
+    def pids(self, name: str) -> list[int]:
+        """The processes of one name."""
+        return [pid for pid, found in self._children().items() if found == name]
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time so far, by name of process."""
+        found: dict[str, float] = {}
+        for pid, name in self._children().items():
+            found[name] = found.get(name, 0.0) + cpu_seconds(pid)
+        return found
+
+    def resident_octets(self) -> dict[str, int]:
+        """Memory in RAM, by name of process."""
+        found: dict[str, int] = {}
+        for pid, name in self._children().items():
+            found[name] = found.get(name, 0) + resident_octets(pid)
+        return found
+
+    def _children(self) -> dict[int, str]:
+        assert self._process is not None
+        children = arguments_of_children(self._process.pid)
+        return {pid: _name_of(arguments) for pid, arguments in children.items()}
+
+    def redis_info(self) -> dict[str, Any]:
+        """`INFO everything` of its Redis."""
+        return dict(self.redis().info("everything"))
 
 
 def _name_of(arguments: str) -> str:
-    for name in ("redis-server", "valkey-server", "smtpd", "http", "sink", "worker"):
-        if name in arguments:
-            return name
-    return "other"
+    return next((name for word, name in _NAMES.items() if word in arguments), "other")

@@ -158,15 +158,21 @@ class Zone:
         self.address_of: Callable[[str], str | None] = lambda _host: None
         self.name_at: Callable[[str], str | None] = lambda _address: None
         self._overrides: dict[tuple[str, int], Override] = {}
+        self._has_wildcards = False
         self._asked: dict[tuple[str, int], int] = {}
 
     def clear(self) -> None:
         """Forget overrides and counted questions."""
         self._overrides.clear()
+        self._has_wildcards = False
         self._asked.clear()
 
     def override(self, name: str, kind: str, values: Sequence[str], code: str = "NOERROR") -> None:
-        """Answer with these values (zone-file format) or this code; ValueError if malformed."""
+        """Answer with these values (zone-file format) or this code; ValueError if malformed.
+
+        `*.shop.test` stands for every name below shop.test for which nothing of this type was set;
+        of several the nearest counts.
+        """
         codes = {"NOERROR": NOERROR, "SERVFAIL": SERVFAIL, "NXDOMAIN": NXDOMAIN}
         if code.upper() not in codes:
             raise ValueError(f"unknown response code {code!r}; one of {', '.join(codes)}")
@@ -178,11 +184,12 @@ class Zone:
         except (dns.exception.DNSException, ValueError) as error:
             raise ValueError(f"{kind} {list(values)} for {name}: {error}") from None
         self._overrides[owner, number] = Override(tuple(values), codes[code.upper()])
+        self._has_wildcards = self._has_wildcards or owner.startswith("*.")
 
     def hosts_of(self, pattern: str) -> frozenset[str]:
         """The MX hosts of a domain or of what a pattern's `*` may stand for."""
         name = pattern.replace("*", "x").rstrip(".")
-        override = self._overrides.get((name, MX))
+        override = self._override_for(name, MX)
         if override is not None:
             return frozenset(value.split()[-1].rstrip(".").lower() for value in override.values)
         return frozenset(host for _, host in mx_hosts(name))
@@ -191,16 +198,24 @@ class Zone:
         """What to answer to one question; the name may be in any case."""
         name = name.lower().rstrip(".")
         words = domain_keywords(name)
-        if override := self._overrides.get((name, kind)):
+        if override := self._override_for(name, kind):
             records = tuple(Record(name, kind, _rdata(kind, text)) for text in override.values)
             return Answer(override.code, records)
-        if (alias := self._overrides.get((name, CNAME))) is not None:
+        if (alias := self._override_for(name, CNAME)) is not None:
             target = alias.values[0].rstrip(".")
             chain = Record(name, CNAME, wire_name(target))
             return Answer(NOERROR, (chain, *self.lookup(target, kind).records))
         if not words:
             return Answer(*self._ordinary(name, kind))
         return self._scripted(name, kind, words)
+
+    def _override_for(self, name: str, kind: int) -> Override | None:
+        """What was set for the name, or for the nearest `*` above it."""
+        found = self._overrides.get((name, kind))
+        if found is None and self._has_wildcards:
+            while found is None and (name := name.partition(".")[2]):
+                found = self._overrides.get((f"*.{name}", kind))
+        return found
 
     def _scripted(self, name: str, kind: int, words: dict[str, float | None]) -> Answer:
         delay_s = words.get("slowdns") or 0.0

@@ -197,6 +197,23 @@ async def test_dns_answers_what_was_set(sink):
     assert values(aliased, "CNAME") == ["e.test."] and len(values(aliased, "MX")) == 2
 
 
+async def test_dns_answers_for_all_names_below_a_star_the_nearest_star_first(sink):
+    zone = sink.scenario.zone
+    zone.override("*.shop.test", "A", ["127.0.0.9"])
+    zone.override("*.old.shop.test", "A", ["127.0.0.8"])
+    zone.override("own.shop.test", "A", ["127.0.0.7"])
+    for name, address in (
+        ("mx1.a.shop.test", "127.0.0.9"),
+        ("mx1.old.shop.test", "127.0.0.8"),
+        ("own.shop.test", "127.0.0.7"),
+    ):
+        assert values(await ask(sink, name, "A"), "A") == [address]
+    assert values(await ask(sink, "shop.test", "A"), "A") != ["127.0.0.9"]
+    assert values(await ask(sink, "a.shop.test", "MX"), "MX")[0] == "10 mx1.a.shop.test."
+    zone.clear()
+    assert values(await ask(sink, "mx1.a.shop.test", "A"), "A") != ["127.0.0.9"]
+
+
 def test_zone_refuses_what_is_no_record():
     with pytest.raises(ValueError, match=r"MX \['nonsense'\] for a\.test"):
         Sink().scenario.zone.override("a.test", "MX", ["nonsense"])
