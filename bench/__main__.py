@@ -14,10 +14,13 @@ MODULES = {
     "b1": "b1_smtp_in_out",
     "b2": "b2_newsletter",
     "b4": "b4_domains",
+    "b5": "b5_deferred",
+    "b6": "b6_bad_neighbours",
     "b7": "b7_latency",
     "b8": "b8_large",
     "b9": "b9_tls",
     "b10": "b10_distance",
+    "b11": "b11_transactional",
     "b16": "b16_recipients",
 }
 

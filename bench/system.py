@@ -85,7 +85,7 @@ class Relay:
     def start(self, store: Path | None = None) -> None:
         """Start and wait until everything answers; `store`: the folder of a Redis to begin with."""
         if store is not None:
-            shutil.copytree(store, self._data / "sink" / "redis")
+            shutil.copytree(store, self._data / "sink")
         command = [str(Path(sys.executable).with_name("relay")), "up"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -1,0 +1,114 @@
+"""B11: transactional mail during the newsletter of B2, to a site that has 1,000,000 bulk ready.
+
+The bulk for that site and the newsletter to fifty others flow all the while; a transactional
+message to a reader at that site goes in by the Python client twenty times a second.
+"""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import uvloop
+
+from bench.client import send_newsletter
+from bench.latency import Watch, quantile, shape
+from bench.newsletter import plain_site
+from bench.receiver import PlainReceiver
+from bench.report import Result
+from bench.run import Run
+from bench.stores import Plan, stored
+from bench.system import Relay
+
+A_SECOND = 20
+TARGET_MS = 250.0
+_CONTENT = b"From: <shop@example.org>\r\nSubject: your code\r\n\r\n123456\r\n"
+
+
+async def _transact(relay: Relay, domain: str, count: int) -> dict[str, float]:
+    """Send at a steady rate; when each was submitted."""
+    sent: dict[str, float] = {}
+    async with relay.client() as client:
+        began, tasks = time.monotonic(), []
+
+        async def send(number: int) -> None:
+            address = f"code{number}@{domain}"
+            sent[address] = time.time()
+            await client.send_raw(_CONTENT, sender="shop@example.org", recipients=[address])
+
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began + number / A_SECOND - time.monotonic()))
+            tasks.append(asyncio.create_task(send(number)))
+        await asyncio.gather(*tasks)
+    return sent
+
+
+class _Newsletter(threading.Thread):
+    """B2 for as long as it is wanted."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__(daemon=True)
+        self._relay = relay
+        self._is_wanted = True
+        self.messages = 0
+
+    def run(self) -> None:
+        uvloop.run(send_newsletter(self._relay, self._addresses(), at_once=16))
+
+    def _addresses(self) -> Iterator[str]:
+        for number in itertools.count():
+            if not self._is_wanted:
+                return
+            self.messages = number + 1
+            yield f"reader{number}@{plain_site(number)}"
+
+    def stop(self) -> None:
+        self._is_wanted = False
+        self.join(60)
+
+
+def run(run: Run) -> list[Result]:
+    """Measure."""
+    plan = Plan(name="bulk", recipients=run.size(1_000_000, 50_000), domains=1, is_deferred=False)
+    held = stored(run, plan)
+    ((domain, _),) = plan.counts()
+    relay = Relay(run.folder("relay"))
+    relay.start(held.path)
+    try:
+        with PlainReceiver(run.cache, relay.sink_port) as receiver:
+            relay.send_to(receiver, "plain.test")
+            time.sleep(3)
+            newsletter = _Newsletter(relay)
+            newsletter.start()
+            began, bulk = time.monotonic(), relay.received()
+            letters = receiver.received()
+            sent = uvloop.run(_transact(relay, domain, run.size(600, 200)))
+            seconds = time.monotonic() - began
+            letters = receiver.received() - letters
+            bulk = relay.received() - bulk - len(sent)
+            newsletter.stop()
+            watch = Watch(relay.sink, reverse_path="shop@example.org")
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and len(watch.accepted_at) < len(sent):
+                watch.look()
+                time.sleep(0.5)
+    finally:
+        relay.stop()
+    if not sent.keys() <= watch.accepted_at.keys():
+        raise RuntimeError(f"{len(sent.keys() - watch.accepted_at.keys())} did not arrive")
+    samples = [(watch.accepted_at[address] - at) * 1000 for address, at in sent.items()]
+    p99 = quantile(samples, 0.99)
+    return [
+        Result(
+            code="B11",
+            what=f"transactional mail beside {held.recipients:,} bulk for the site and B2",
+            relay=shape(samples),
+            target=f"p99 <= {TARGET_MS:g} ms",
+            met=p99 <= TARGET_MS,
+            notes=(
+                f"meanwhile {bulk / seconds:.0f}/s of the bulk for that site (to relay's sink)"
+                f" and {letters / seconds:.0f}/s of the newsletter were delivered",
+            ),
+        )
+    ]
