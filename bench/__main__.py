@@ -21,6 +21,7 @@ MODULES = {
     "b9": "b9_tls",
     "b10": "b10_distance",
     "b11": "b11_transactional",
+    "b12": "b12_killed",
     "b16": "b16_recipients",
 }
 

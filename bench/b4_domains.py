@@ -5,6 +5,7 @@ the simulated internet, in packets; the receiver is Postfix's smtp-sink.
 """
 
 import statistics
+from collections.abc import Callable
 
 from bench.meter import Meter
 from bench.newsletter import rate
@@ -20,6 +21,11 @@ WARM_TARGET, COLD_TARGET = 2000.0, 500.0
 def shared_site(number: int, *, top: str = "shared.plain.test") -> str:
     """One of very many domains that share 500 sets of MX hosts."""
     return f"w{number}.s{number % SITES}.{top}"
+
+
+def _unknown_site(number: int) -> Callable[[int], str]:
+    """Domains of a round, which nobody has asked for before."""
+    return lambda reader: f"c{number}x{reader}.onemx.plain.test"
 
 
 def share_sites(relay: Relay, *, top: str = "shared.plain.test") -> None:
@@ -46,12 +52,7 @@ def run(run: Run) -> list[Result]:
                 warm_rates.append(rate(relay, receiver.received, domains, domain_of=shared_site))
             with cold:
                 cold_rates.append(
-                    rate(
-                        relay,
-                        receiver.received,
-                        domains,
-                        domain_of=lambda reader, at=number: f"c{at}x{reader}.onemx.plain.test",
-                    )
+                    rate(relay, receiver.received, domains, domain_of=_unknown_site(number))
                 )
             say(f"  warm {warm_rates[-1]:.0f}/s, cold {cold_rates[-1]:.0f}/s")
     total = run.rounds * domains

@@ -18,15 +18,17 @@ def shape(samples: list[float]) -> str:
 class Watch:
     """What a simulated internet received, by recipient: `accepted()` adds what came since."""
 
-    def __init__(self, sink: SinkClient, **wanted: str) -> None:
+    def __init__(self, sink: SinkClient, *, reverse_path: str = "") -> None:
         self._sink = sink
-        self._wanted = wanted
+        self._reverse_path = reverse_path
         self._after = 0
         self.accepted_at: dict[str, float] = {}
 
     def look(self) -> None:
         """Take in the receipts since the last look."""
-        for receipt in self._sink.receipts(after=self._after, limit=100_000, **self._wanted):
+        for receipt in self._sink.receipts(
+            after=self._after, reverse_path=self._reverse_path, limit=100_000
+        ):
             self._after = max(self._after, receipt.number)
             for address in receipt.forward_paths:
                 self.accepted_at.setdefault(address, receipt.time)

@@ -148,7 +148,7 @@ async def _used(store: Store) -> int:
 
 
 async def _info(store: Store, section: str, field: str) -> str:
-    lines = (await store.wire.call("INFO", section)).decode().splitlines()
+    lines: list[str] = (await store.wire.call("INFO", section)).decode().splitlines()
     return next(line.partition(":")[2] for line in lines if line.startswith(f"{field}:"))
 
 
@@ -265,7 +265,8 @@ async def _route(work: Work, domain: str) -> str:
     site = f"mx1.{domain}"
     lane = Lane(site, "default", "off")
     hosts = (MxHost(site, 10, 25),)
-    record = encode_site(Routed(lane, site, "", hosts, 3600.0))
+    # Made under other rules than those of the relay that will read it: it looks the route up anew.
+    record = encode_site(Routed(lane, site, "", hosts, 3600.0), digest=b"bench")
     await work.routed(domain, str(lane), record, fresh_s=60.0)
     return str(lane)
 

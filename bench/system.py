@@ -76,7 +76,7 @@ class Relay:
         """The Python client of this relay."""
         return AsyncRelay(self.url, mode="sink")
 
-    def redis(self) -> "redis.Redis[bytes]":
+    def redis(self) -> redis.Redis:
         """A plain connection to its Redis, to look at what it does."""
         return redis.Redis.from_url(self.url)
 
