@@ -144,7 +144,7 @@ async def test_sink_names_the_setting_whose_port_is_taken(sink):
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "192.0.2.1:25", "nonsense", "127.0.0.1:99999"])
 async def test_sink_binds_nothing_but_loopback(address):
     settings = Settings(dns="127.0.0.1:0", smtp=address, control="127.0.0.1:0")
-    with pytest.raises(ConfigError, match=r"sink\.smtp is .* write a loopback address"):
+    with pytest.raises(ConfigError, match=r"sink\.smtp: .* write a loopback address"):
         await Sink(settings).start()
 
 
