@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from tests.support import processes
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.system import free_port
 
 _WAIT_S = 20.0
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,17 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support.ports import free_ports
+
 WAIT_S = 30.0
 ROOT = Path(__file__).parents[2]
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that are free now, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def marked(mark: str, data: Path) -> dict[int, str]:

@@ -31,6 +31,7 @@ from relay.store.queue import Store
 from relay.store.views import MessageView, QueueMatch, QueueView, RecipientView
 from relay.store.waits import Wait
 from tests.support import processes
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 WAIT_S = 30.0
@@ -66,13 +67,6 @@ for i = 2, #ARGV do
   redis.call('ZADD', KEYS[1] .. 'incarnations', 'XX', 'INCR', ARGV[1], ARGV[i])
 end
 """
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class System:

@@ -11,7 +11,7 @@ from typing import Any
 
 from relay.store.keys import SCHEMA
 from tests.support import processes
-from tests.support.household import free_ports
+from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer
 from tests.support.system import System
 from tests.system.conftest import Start

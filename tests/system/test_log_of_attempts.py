@@ -1,5 +1,6 @@
 """One log line a recipient, with every field that tools rely on."""
 
+import asyncio
 from datetime import datetime
 
 from tests.support.system import System
@@ -20,9 +21,17 @@ STATES = {
 }
 
 
+async def until_told(system: System, queue_id: str, lines: int) -> None:
+    """Wait until so many outcomes of a message are in the log, which is written a little later."""
+    async with asyncio.timeout(20):
+        while sum(line.get("queue_id") == queue_id for line in system.log_lines()) < lines:
+            await asyncio.sleep(0.05)
+
+
 async def test_log_line_of_an_attempt_has_the_fields_of_the_contract(system: System) -> None:
     receipt = await system.submit(list(STATES))
     await system.until(receipt, STATES)
+    await until_told(system, receipt.id, len(STATES))
     logged = await system.logged(len(STATES), queue_id=receipt.id, attempt=1)
     lines = {line["forward_path"]: line for line in logged}
     assert {address: line["event"] for address, line in lines.items()} == {
@@ -52,6 +61,7 @@ async def test_log_tells_which_messages_shared_a_connection(system: System) -> N
     await system.until_delivered(first)
     second = await system.submit(["ann@shop.test"])
     await system.until_delivered(second)
+    await until_told(system, second.id, 1)
     (one,) = await system.logged(1, queue_id=first.id)
     (two,) = await system.logged(1, queue_id=second.id)
     assert one["session_id"] == two["session_id"]

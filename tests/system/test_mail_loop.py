@@ -1,6 +1,6 @@
 """Mail never goes to ourselves: told by the name of the host, at the latest by the hops it made."""
 
-from tests.support.system import free_port
+from tests.support.ports import free_port
 from tests.system.conftest import Start
 
 BY_ITSELF = """
