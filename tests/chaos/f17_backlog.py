@@ -19,6 +19,8 @@ from relay.store.work import Work
 from tests.store import mail
 from tests.support.redis_server import RedisServer
 
+#: Names among which Zipf chooses the recipients' domains.
+DOMAINS = 20_000
 SITES = 500
 PER_MESSAGE = 20
 #: Deferred mail is due again after so long: nothing of it while costs are counted.
@@ -46,31 +48,42 @@ class Backlog(msgspec.Struct, frozen=True):
     costs: dict[str, Cost]
 
 
-async def backlogs(folder: Path, small: int, large: int, domains: int) -> tuple[Backlog, Backlog]:
-    """Costs with few and with many deferred recipients, each in a Redis of its own."""
-    return (
-        await _in_new_store(folder / "small", small, domains),
-        await _in_new_store(folder / "large", large, domains),
-    )
+class Size(msgspec.Struct, frozen=True):
+    """Deferred recipients: few, and many."""
+
+    small: int
+    large: int
 
 
-async def _in_new_store(folder: Path, recipients: int, domains: int) -> Backlog:
+SHORT = Size(small=3_000, large=15_000)
+LONG = Size(small=5_000, large=1_000_000)
+
+
+async def run(folder: Path, size: Size) -> str:
+    """Count with few and with many deferred recipients, each in a Redis of its own; the figures."""
+    small = await _in_new_store(folder / "small", size.small)
+    large = await _in_new_store(folder / "large", size.large)
+    assert_flat(small, large)
+    return table(small, large)
+
+
+async def _in_new_store(folder: Path, recipients: int) -> Backlog:
     redis = RedisServer(folder, max_memory="4gb", options=("--appendonly", "no"))
     redis.start()
     try:
         store = await Store.connect(redis.url, "sink", client_name="backlog")
         try:
-            return await measure(store, recipients, domains)
+            return await measure(store, recipients)
         finally:
             await store.close()
     finally:
         redis.stop()
 
 
-async def measure(store: Store, recipients: int, domains: int) -> Backlog:
+async def measure(store: Store, recipients: int) -> Backlog:
     """Fill an empty store with deferred mail, sizes of domains by Zipf, and count."""
     work = await mail.worker(store, lease_s=100_000.0)
-    await fill(store, work, recipients, domains)
+    await fill(store, work, recipients)
     counters = await store.counters()
     assert counters["states"]["deferred"] == recipients
     assert counters["queues"] >= 1000
@@ -80,13 +93,13 @@ async def measure(store: Store, recipients: int, domains: int) -> Backlog:
     return Backlog(recipients, counters["queues"], int(memory["used_memory"]), costs)
 
 
-async def fill(store: Store, work: Work, recipients: int, domains: int) -> None:
+async def fill(store: Store, work: Work, recipients: int) -> None:
     """Accept, route, claim and defer, as life does it."""
     random = Random(17)
     for start in range(0, recipients, 20_000):
         count = min(20_000, recipients - start)
         addresses = [
-            f"reader{number}@d{int(domains ** random.random())}.example.test"
+            f"reader{number}@d{int(DOMAINS ** random.random())}.example.test"
             for number in range(start, start + count)
         ]
         messages = [

@@ -1,6 +1,7 @@
 """What scenarios measure beside what they assert."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 from tests.support.ledger import submit_all
@@ -35,7 +36,8 @@ class Samples:
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     async def _run(self) -> None:
         while True:

@@ -12,6 +12,7 @@ from tests.chaos import (
     f08_dead_domain,
     f09_dns_failures,
     f10_slow_drip,
+    f17_backlog,
 )
 
 Tell = Callable[[Awaitable[str]], Awaitable[None]]
@@ -61,3 +62,9 @@ async def test_failing_dns_loses_denies_and_doubles_nothing(tmp_path: Path, tell
 
 async def test_dripping_servers_take_no_place_from_others(tmp_path: Path, tell: Tell) -> None:
     await tell(f10_slow_drip.run(tmp_path, f10_slow_drip.SHORT))
+
+
+async def test_tick_and_pages_cost_the_same_however_much_is_queued(
+    tmp_path: Path, tell: Tell
+) -> None:
+    await tell(f17_backlog.run(tmp_path, f17_backlog.SHORT))
