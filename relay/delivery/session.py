@@ -152,6 +152,7 @@ class Session:
         self._is_busy = True
         self._link.begin_attempt()
         exchange = ahead
+        began = time.monotonic()
         timings: dict[str, float] = {}
         broken: Exception | None = None
         try:
@@ -160,6 +161,7 @@ class Session:
             await self._run(exchange, before_dot, following, timings)
         except (ProtocolError, TransportError, LeaseLost) as error:
             broken = error
+            _add_broken_phase(timings, time.monotonic() - began)
             if not (exchange is None and self._client.is_usable):
                 self.abort()
         except BaseException:
@@ -257,3 +259,10 @@ class Session:
         """Drop the connection at once; what runs on it ends in ConnectionLost."""
         self._client.receive_eof(ConnectionLost("the connection was dropped by us"))
         self._stream.abort()
+
+
+def _add_broken_phase(timings: dict[str, float], spent_s: float) -> None:
+    """The phase that broke took what the phases before it did not."""
+    phase = next((one for one in ("envelope", "data", "data_done") if one not in timings), None)
+    if phase is not None:
+        timings[phase] = max(spent_s - sum(timings.values()), 0.0)

@@ -1,7 +1,9 @@
 """F10: servers that drip, as many as there are places and more, beside ones that live.
 
 Some drip from the greeting on, the others only once they are asked for a recipient, with mail in
-hand. The places of a worker stay bounded, and mail to everyone else goes meanwhile.
+hand. The places of a worker stay bounded, and mail to everyone else goes meanwhile. In the long
+form also a server that is lively but slow: its 50 recipients together take no longer than an
+attempt may.
 """
 
 from pathlib import Path
@@ -15,21 +17,47 @@ DRIP_S = 5
 
 
 class Size(msgspec.Struct, frozen=True):
-    """How many dripping servers of each kind, places of a worker, live domains, mail for each."""
+    """How many dripping servers of each kind, places of a worker, live domains, mail for each.
+
+    `attempt_s`: the longest that an attempt may take at a lively, slow server; 0: not asked.
+    """
 
     drips: int
     places: int
     live: int
     each: int
     within_s: float
+    attempt_s: float = 0.0
 
 
 SHORT = Size(drips=12, places=20, live=30, each=3, within_s=60)
-LONG = Size(drips=250, places=500, live=100, each=50, within_s=300)
+LONG = Size(drips=250, places=500, live=100, each=50, within_s=300, attempt_s=20.0)
 
 
 async def run(folder: Path, size: Size) -> str:
-    """Drips first, so that they take every place; then all live mail; the figures."""
+    """The figures of what a size asks for."""
+    figures = await beside_drips(folder, size)
+    if size.attempt_s:
+        took_s = await longest_attempt(folder / "lively", size.attempt_s)
+        assert abs(took_s - size.attempt_s) <= 5
+        figures += f"; an attempt that may take {size.attempt_s:.0f} s took {took_s:.1f} s"
+    return figures
+
+
+async def longest_attempt(folder: Path, attempt_s: float) -> float:
+    """Seconds that the attempt of 50 recipients took whose server answers each after a second."""
+    folder.mkdir()
+    async with running_system(folder, RELAY_TIMEOUTS_ATTEMPT=f"{attempt_s}s") as system:
+        system.sink.add_fault("*.lively.test", "RCPT", "delay", delay="1s")
+        domain = "nopipelining.onemx.lively.test"
+        await system.submit([f"r{n}@{domain}" for n in range(50)])
+        events = await system.until_event("recipient.deferred", 50, within_s=attempt_s + 60)
+        assert {event.data["reason"] for event in events} == {"timeout"}
+        return max(float(event.data["delays"]["envelope"]) for event in events)
+
+
+async def beside_drips(folder: Path, size: Size) -> str:
+    """Drips first, so that they take every place; then all live mail."""
     settings = {
         "RELAY_FILES_SHAPING": UNSHAPED,
         "RELAY_WORKER_MAX_SESSIONS": str(size.places),

@@ -16,6 +16,7 @@ class Size(msgspec.Struct, frozen=True):
     seed: int | None = None
 
 
+SHORT = Size(inputs=2_000, seed=1)
 LONG = Size(inputs=1_000_000)
 
 
