@@ -133,10 +133,13 @@ async def test_code_of_two_versions_with_one_schema_delivers_side_by_side(start:
     other = changed_copy(system.folder / "other")
     old = system.start_worker(log="old.log")
     new = system.start_worker(code=other, log="new.log")
+    await system.until_leased()
     receipts = [await system.submit([f"slow+300ms@first{n}.test"]) for n in range(20)]
     await system.until_delivered(*receipts)
-    for log in ("old.log", "new.log"):
-        assert "recipient.delivered" in (system.folder / log).read_text()
+    async with asyncio.timeout(30):  # the log comes a moment later
+        for log in ("old.log", "new.log"):
+            while "recipient.delivered" not in (system.folder / log).read_text():
+                await asyncio.sleep(0.05)
     libraries = await system.store.wire.call("FUNCTION", "LIST")
     assert len({bytes(library[1]) for library in libraries}) == 2
 
