@@ -17,6 +17,7 @@ from relay.cli.daemons import environment, redis_program, relay_programs
 from relay.cli.faults import CommandFailed
 from relay.cli.output import Output
 from relay.cli.supervisor import Supervisor
+from relay.delivery.routing import doubt_of_name
 from relay.model.errors import ConfigError, RelayError
 from relay.settings.files import data_folder
 from relay.settings.kinds import ListenAddress, parse_listen
@@ -250,6 +251,7 @@ class Household:
             f"  Data   {self._folder}",
             f"  Redis  {redis}",
             f"  Try    {_command_to_try(settings)}",
+            *([f"  Note   {doubt}"] if (doubt := doubt_of_name(settings)) else []),
             "",
         ]
         with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ from relay.delivery.directory import load_directory
 from relay.delivery.keeper import LeaseKeeper
 from relay.delivery.lanes import Lanes
 from relay.delivery.route_finder import RouteFinder
-from relay.delivery.routing import provider_of
+from relay.delivery.routing import doubt_of_name, provider_of
 from relay.delivery.ticker import Ticker
 from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.net.resolver import Resolver
@@ -90,6 +90,8 @@ class Engine:
             asyncio.create_task(self._reporter.run(), name="meter"),
             asyncio.create_task(AgeSweep(lambda: self._store, provider_of).run(), name="ages"),
         ]
+        if doubt := doubt_of_name(self.settings):
+            _log.warning("engine.name_not_public", text=doubt)
         _log.info("engine.started", mode=mode, incarnation=work.holder, **info)
 
     async def _connect(self, mode: str) -> Store:

@@ -214,6 +214,20 @@ def own_name(settings: Settings) -> str:
     return settings.delivery.hostname or machine_name()
 
 
+def doubt_of_name(settings: Settings) -> str:
+    """Why receivers will not like the name that we give in EHLO; empty where they may, or in sink
+    mode. They look it up: it must be a public one (RFC 5321 §2.3.5).
+    """
+    name = own_name(settings)
+    is_public = "." in name and not name.endswith((".localdomain", ".local", ".localhost"))
+    if is_public or settings.delivery.mode is not Mode.LIVE:
+        return ""
+    return (
+        f"receivers will be greeted by '{name}', which is no public name, and many refuse that; "
+        "set delivery.hostname (RELAY_DELIVERY_HOSTNAME)"
+    )
+
+
 def own_names(settings: Settings) -> tuple[str, ...]:
     """MX names that mean ourselves; in the simulated internet nobody is."""
     return (own_name(settings),) if settings.delivery.mode is Mode.LIVE else ()

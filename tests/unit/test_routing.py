@@ -16,6 +16,7 @@ from relay.delivery.routing import (
     Routed,
     Unroutable,
     decode_site,
+    doubt_of_name,
     encode_site,
     groups_of,
     resolve_destination,
@@ -285,6 +286,24 @@ async def test_sink_mode_refuses_all_but_loopback_without_bouncing(
 
 
 # -- ourselves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hostname", "mode", "doubted"),
+    [
+        ("mail.example.org", Mode.LIVE, False),
+        ("localhost", Mode.LIVE, True),
+        ("vm", Mode.LIVE, True),
+        ("vm.localdomain", Mode.LIVE, True),
+        ("vm", Mode.SINK, False),
+    ],
+)
+def test_name_that_receivers_would_refuse_is_doubted(
+    hostname: str, mode: Mode, doubted: bool
+) -> None:
+    doubt = doubt_of_name(Settings(delivery=Delivery(mode=mode, hostname=hostname)))
+    assert bool(doubt) is doubted
+    assert not doubted or (f"'{hostname}'" in doubt and "delivery.hostname" in doubt)
 
 
 async def test_own_name_as_best_host_is_a_loop(resolver: Resolver, dns_server: ScriptedDns) -> None:
