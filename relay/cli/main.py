@@ -59,7 +59,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="relay", standalone_mode=False)
         return code if isinstance(code, int) else os.EX_OK
     except typer.TyperException as error:  # a fault of usage
-        sentence = " ".join(error.format_message().split()).removeprefix("Invalid value: ")
+        sentence = " ".join(error.format_message().split())
+        sentence = sentence.removeprefix("Invalid value: ").rstrip(".")
         print(f"relay: {sentence}; relay --help shows what there is", file=sys.stderr)
         return os.EX_USAGE
     except SystemExit as end:

@@ -8,7 +8,7 @@ import typer
 
 from relay.cli.api import DEFAULT_API, Api, ApiUrl, Refused
 from relay.cli.faults import CommandFailed
-from relay.cli.show import AsJson, Yes, age, confirm, print_json, print_table
+from relay.cli.show import AsJson, Yes, age, confirm, print_json, print_table, wait_text, when
 
 message_app = typer.Typer(help="Look at messages and change their course.", no_args_is_help=True)
 
@@ -75,9 +75,11 @@ def show(
         ("from", message["reverse_path"] or "<>"),
         ("class", message["class"]),
         ("campaign", message["campaign"]),
-        ("size", f"{message['size_octets']} octets"),
-        ("accepted", f"{message['created_at']} by {message['ingress']}"),
-        ("expires", message["expires_at"]),
+        ("tags", ", ".join(message["tags"])),
+        ("metadata", ", ".join(f"{name}={value}" for name, value in message["metadata"].items())),
+        ("size", f"{message['size_octets']:,} octets"),
+        ("accepted", f"{when(message['created_at'])}, by {message['ingress']}"),
+        ("expires", when(message["expires_at"]) if _is_open(message) else ""),
     ):
         if value:
             print(f"{label:<11} {value}")
@@ -89,11 +91,13 @@ def show(
             item["status"],
             str(item["attempt"]),
             _next(item),
-            _said(item),
+            _host(item),
+            _told(item),
         )
         for item in message["recipients"]
     ]
-    print_table(("recipient", "address", "status", "attempt", "next", "why"), rows)
+    columns = ("recipient", "address", "status", "attempt", "next", "host", "why")
+    print_table(columns, rows)
 
 
 def _verb(name: str, explanation: str, *, takes_reason: bool, asks: bool) -> None:
@@ -234,10 +238,33 @@ def _need(item: dict[str, Any]) -> int:
     return 2 if item["status"] == "delivered" else 1
 
 
+def _is_open(message: dict[str, Any]) -> bool:
+    return any(item["finished_at"] is None for item in message["recipients"])
+
+
 def _said(item: dict[str, Any]) -> str:
-    if item["waiting"] is not None:
-        return str(item["waiting"]["text"])
+    """Why it waits, or what happened last; when it is tried next."""
+    if item["next_attempt_at"] is not None:
+        return f"{_text(item)} (next attempt {age(item['next_attempt_at'])})"
+    return wait_text(item["waiting"]) or _text(item)
+
+
+def _told(item: dict[str, Any]) -> str:
+    """Why it waits, or what happened last, and the last reply where that is something else."""
+    said, reply = wait_text(item["waiting"]) or _text(item), item["reply"]
+    if reply is None or reply["text"] in said:
+        return said
+    parts = (str(reply["code"]), reply["enhanced"] or "", reply["text"])
+    return f"{said} (last reply: {' '.join(part for part in parts if part)})"
+
+
+def _text(item: dict[str, Any]) -> str:
     return str(item["text"] or item["reason"])
+
+
+def _host(item: dict[str, Any]) -> str:
+    remote = item["remote"]
+    return f"{remote['host']} [{remote['ip']}]" if remote is not None else "-"
 
 
 def _next(item: dict[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """`relay queue`: look at queues; suspend, resume and flush them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from relay.cli.api import DEFAULT_API, Api, ApiUrl
-from relay.cli.show import AsJson, Yes, age, confirm, print_json, print_table
+from relay.cli.show import AsJson, Yes, age, confirm, print_json, print_table, wait_text, when
 
 queue_app = typer.Typer(help="Look at queues and stop or hurry them.", no_args_is_help=True)
 
@@ -65,9 +66,9 @@ def show(
         if as_json:
             print_json(queue)
             continue
-        for name, value in queue.items():
-            shown = _sentence(value) if name in ("suspended", "waiting") else value
-            print(f"{name:<12} {'-' if shown in ('', None) else shown}")
+        for name, value in _told(queue):
+            if value:
+                print(f"{name:<11} {value}")
         print()
     if not queues and not as_json:
         print(f"no queue for {destination}: nothing is waiting to go there")
@@ -98,9 +99,9 @@ def suspend(
     if as_json:
         print_json(suspension)
     else:
-        count = suspension["queues"]
+        count, until = suspension["queues"], when(suspension["until"])
         print(
-            f"suspended until {suspension['until']}: {count} queue{'' if count == 1 else 's'} now, "
+            f"suspended until {until}: {count} queue{'' if count == 1 else 's'} now, "
             f"others as they come; relay queue resume {suspension['id']}"
         )
 
@@ -196,11 +197,17 @@ def _demanded(
 
 
 def _why(queue: dict[str, Any]) -> str:
-    return _sentence(queue["suspended"] or queue["waiting"])
+    return wait_text(queue["suspended"] or queue["waiting"])
 
 
-def _sentence(wait: dict[str, Any] | None) -> str:
-    if wait is None:
-        return ""
-    until = f" ({age(wait['until'])})" if wait["until"] else ""
-    return f"{wait['text']}{until}"
+def _told(queue: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A queue for people: what it is, what lies in it by state, why it waits."""
+    yield "destination", queue["destination"]
+    yield "class", queue["class"]
+    for name in ("tenant", "campaign", "lane"):
+        yield name, queue[name]
+    for state in ("ready", "retry", "deferred", "held", "claimed"):
+        yield state, str(queue[state] or "")
+    yield "oldest", when(queue["oldest_at"])
+    yield "next due", when(queue["next_due_at"]) if queue["next_due_at"] else ""
+    yield "why", _why(queue)

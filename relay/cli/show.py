@@ -71,6 +71,22 @@ _NOTHING = frozenset({"", "-", "0"})
 _NUMBERS = frozenset({"ready", "retry", "deferred", "held", "claimed", "attempt"})
 
 
+def when(moment: str | None) -> str:
+    """An RFC 3339 time for people: `2026-10-02 09:14:07 UTC, 3m ago`; `-` for none."""
+    if moment is None:
+        return "-"
+    at = datetime.fromisoformat(moment).astimezone(UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC, {age(moment)}"
+
+
+def wait_text(wait: dict[str, Any] | None) -> str:
+    """Why something waits, and until when; empty where it does not."""
+    if wait is None:
+        return ""
+    until = f" ({age(wait['until'])})" if wait["until"] else ""
+    return f"{wait['text']}{until}"
+
+
 def age(moment: str | None) -> str:
     """How long ago, or how soon, an RFC 3339 time is: `3m ago`, `in 20s`, `-` for none."""
     if moment is None:

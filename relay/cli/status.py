@@ -28,7 +28,7 @@ def _tell(api: str, about: dict[str, Any]) -> None:
     print(f"  workers     {workers or 'none: mail is accepted and waits'}")
     print(f"  queues      {about['queues']:,}, oldest message {age(about['oldest_at'])}")
     if about["suspensions"]:
-        print(f"  suspended   {about['suspensions']:,} (relay queue ls says why)")
+        print(f"  suspended   {about['suspensions']:,} (relay queue suspensions)")
     print(f"  recipients  {_counts(about['states']) or 'none under way'}")
     print(f"  ended       {_counts(about['ended']) or 'none yet'}")
 

@@ -105,7 +105,7 @@ class Carrier:
         for step in range(len(endpoints)):
             position = (self._next + step) % len(endpoints)
             try:
-                async with self._context.opening():
+                async with self._context.opening(self.plan, endpoints[position]):
                     self._session = await open_session(endpoints[position], self.plan.dialogue)
             except SessionFailed as failed:
                 verdicts.append(self._refused(endpoints[position], failed))

@@ -1,8 +1,8 @@
 """What the sessions of a worker process share: settings, rules, the store, budgets, the lease."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from itertools import count
 from random import Random
 from typing import Any, Protocol
@@ -11,10 +11,12 @@ from relay.delivery.directory import Directory
 from relay.delivery.journal import log_outcomes
 from relay.delivery.load import Load
 from relay.delivery.measures import Measures
+from relay.delivery.notes import Notes
 from relay.delivery.outcomes import Facts, RetryRules, unattempted
 from relay.delivery.plan import Plan, plan_for
 from relay.delivery.routes import Routes
 from relay.delivery.routing import Unroutable
+from relay.delivery.values import Endpoint
 from relay.model.lane import Lane
 from relay.model.message import ClaimedMessage, Outcome
 from relay.model.state import State
@@ -75,6 +77,7 @@ class Context:
         self.work = work
         self.settler = settler
         self.measures = Measures(work.store.meter)
+        self.notes = Notes(work)
         self.rules = directory.rules
         self.random = Random()
         self.routes = Routes(directory, work, self.random)
@@ -178,15 +181,19 @@ class Context:
         """Tell what a claim showed of the backlog, or what kept it from mail."""
         if claim.reason:
             self.measures.refused(plan, claim.reason)
+            self.notes.waiting(lane, self._feedback_key(plan), claim)
         self._lanes.noticed(lane, claim)
 
     async def await_work(self, lane: str, claim: Claim) -> bool:
         """Wait, keeping the session warm, until the lane may have work; False: give up."""
         return await self._lanes.await_work(lane, claim)
 
-    def opening(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def opening(self, plan: Plan, endpoint: Endpoint) -> AsyncIterator[None]:
         """While a session opens; TimeoutError when it has to give up its place."""
-        return self._lanes.opening()
+        async with self._lanes.opening():
+            with self.notes.opening(str(plan.lane), endpoint.host, endpoint.address):
+                yield
 
     def may_leave(self, is_dispensable: Callable[[], bool]) -> None:
         """The running session may be cancelled, for others to have its place, when this says so."""

@@ -227,8 +227,13 @@ class Lanes:
         return not self.is_draining
 
     async def drain(self, *, within_s: float) -> None:
-        """Let sessions finish the transaction they are in; cancel what is left after a while."""
+        """Let sessions finish the transaction they are in; cancel what is left after a while.
+
+        A session that is only being opened has nothing to finish, however silent its peer is.
+        """
         self.is_draining = True
+        for task in list(self._opening):
+            task.cancel()
         for state in self._lanes.values():
             while state.wake_one():
                 pass

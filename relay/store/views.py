@@ -243,8 +243,19 @@ class Views:
             finished_at=due if state in FINAL_STATES else None,
             destination=destination,
             queue=queue,
-            waiting=await waits.of_queue(queue) if state is State.READY else None,
+            waiting=await self._wait(state, rec, queue, waits),
         )
+
+    @staticmethod
+    async def _wait(state: State, rec: RecipientRecord, queue: str, waits: Waits) -> Wait | None:
+        """Why the recipient does not move; a deferred or held one says it in its text."""
+        if state is State.READY:
+            return await waits.of_queue(queue)
+        if state is State.CLAIMED:
+            return await waits.of_attempt(rec.attempt, rec.holder, rec.wish)
+        if state is State.STAGED:
+            return Wait("staged", "staged", "its submission is not complete yet")
+        return None
 
     async def content(self, queue_id: str) -> bytes:
         """The content as it will be sent; NotFound once the message is finished."""

@@ -18,6 +18,7 @@ from relay.store.codec import (
     FLAG_SMTPUTF8,
     decode_content,
     decode_message,
+    pack,
     pack_nested,
     unpack,
 )
@@ -280,6 +281,13 @@ class Work:
         """Let a lane rest: it is offered to no worker before."""
         request = {"verb": "park", "queues": [], "lane": lane, "for_ms": int(for_s * 1000)}
         await self.store.scripts.call("suspend", {**request, "reason": reason, "text": text})
+
+    async def note(self, lane: str, reason: str, key: str, *, for_s: float, until: float) -> None:
+        """Say what keeps the lane's session from mail (`waits.limit_text`); costs nothing more."""
+        packed = pack([reason, key, until])
+        name = f"{self.store.p}nt:{lane}"
+        with contextlib.suppress(StoreError):
+            await self.store.wire.call("SET", name, packed, "PX", max(int(for_s * 1000), 1))
 
     async def report(self, report: Report) -> list[tuple[str, str, float]]:
         """Feed windows and breakers; which breakers changed: (key, open|closed, until)."""

@@ -51,3 +51,14 @@ async def test_mail_before_its_dot_goes_back_unharmed_when_there_is_no_time(star
     views = await system.until(receipt, {address: "ready"})
     assert views[address].step == 0
     assert await system.events("recipient.uncertain", "recipient.deferred") == []
+
+
+async def test_session_that_is_only_being_opened_does_not_keep_a_worker(start: Start) -> None:
+    """Its peer is silent for minutes, and it may take hours to stop: it ends well before both."""
+    system = await start(RELAY_UP_DRAIN="1h")
+    receipt = await system.submit(["ann@onemx.tarpit.test", "bob@shop.test"])
+    await system.until_waiting(receipt, "ann@onemx.tarpit.test", "session_opening")
+    assert system.stop_worker(system.workers[0]) == 0
+    view = (await system.recipients(receipt))["ann@onemx.tarpit.test"]
+    assert (view.status, view.step, view.attempt) == ("ready", 0, 0)
+    assert await system.events("site.suspended", "recipient.deferred") == []

@@ -1,6 +1,9 @@
 """How the command line shows lists on a terminal."""
 
-from relay.cli.show import table_lines
+import re
+from datetime import UTC, datetime, timedelta
+
+from relay.cli.show import table_lines, wait_text, when
 
 COLUMNS = ("class", "campaign", "destination", "ready", "held", "why")
 ROWS = [
@@ -34,3 +37,17 @@ def test_table_still_too_wide_has_its_last_column_below() -> None:
 
 def test_table_without_rows_is_its_head() -> None:
     assert list(table_lines(("id", "why"), [], 80)) == ["id  why"]
+
+
+def test_time_is_told_to_the_second_and_how_long_ago_it_is() -> None:
+    moment = datetime.now(UTC) - timedelta(minutes=10)
+    told = when(moment.isoformat())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, 1\dm ago", told)
+    assert when(None) == "-"
+
+
+def test_wait_is_told_with_its_end_where_that_is_known() -> None:
+    assert wait_text(None) == ""
+    assert wait_text({"text": "resting", "until": None}) == "resting"
+    until = (datetime.now(UTC) + timedelta(hours=50)).isoformat()
+    assert wait_text({"text": "resting", "until": until}) == "resting (in 2d)"
