@@ -170,9 +170,11 @@ class Engine:
             taken_up += len(names)
             if len(names) < limit:
                 return taken_up
-        if not stays:
-            await self._context.work.wanting(pool, 0)
-        return None
+            if self._lanes.room <= 0:
+                break
+        # What is left waits for others, too.
+        await self._context.work.wanting(pool, 0)
+        return taken_up if await self._lanes.make_room() else None
 
     async def _offer(self, pool: str, names: Iterable[str]) -> None:
         refused = [lane for lane in names if not self._lanes.offer(lane)]
