@@ -8,13 +8,14 @@ FOREIGN := $(if $(shell grep -rlw swaks tests --include='*.py' 2>/dev/null),swak
 # `relay up` stops when make is killed: the kernel tells it.
 WITH_MAKE := $(shell command -v setpriv >/dev/null && echo setpriv --pdeathsig TERM)
 
-.PHONY: help run test lint bench soak set-up clean
+.PHONY: help run test lint chaos bench soak set-up clean
 
 help:
 	@echo "make run     start relay on this machine in sink mode: no mail leaves it (ARGS=...)"
 	@echo "make test    lint and the whole test suite (ARGS='-k name' for some of it)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks (ARGS='b1 b2' for some, ARGS=--quick for a short form)"
+	@echo "make chaos   the fault suite in its long form (ARGS=f08 for one)"
 	@echo "make soak    one hour at half of its speed (ARGS=10m for less): does memory grow?"
 	@echo "make clean   remove .venv, caches and build results"
 
@@ -38,6 +39,10 @@ lint: set-up
 
 bench: set-up
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos:
+	@deploy/setup.sh redis-server
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 soak: set-up
 	@$(BIN)/python -m bench.soak $(ARGS)

@@ -1,4 +1,4 @@
-"""F1, F2: kill -9 of every process, and of Redis, at random points while mail comes and goes.
+"""F1: kill -9 of every process at random points while mail comes and goes (F2: of Redis).
 
 Nothing that a door answered 250 or 202 is lost, and each copy too many is among those reported.
 """
@@ -38,8 +38,6 @@ class Size(msgspec.Struct, frozen=True):
 
 SHORT = Size(kills=6, pause_s=0.7)
 LONG = Size(kills=200, pause_s=0.7)
-SHORT_REDIS = Size(kills=3, pause_s=1.0, redis=True)
-LONG_REDIS = Size(kills=50, pause_s=1.5, redis=True)
 
 
 class Producers:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.chaos import (
     f01_processes_killed,
+    f02_redis_killed,
     f06_random_deferrals,
     f07_limiter,
     f08_dead_domain,
@@ -39,7 +40,7 @@ async def test_kills_of_processes_lose_nothing_and_hide_no_duplicate(
 async def test_kills_of_redis_lose_nothing_and_hide_no_duplicate(
     tmp_path: Path, tell: Tell
 ) -> None:
-    await tell(f01_processes_killed.run(tmp_path, f01_processes_killed.SHORT_REDIS))
+    await tell(f02_redis_killed.run(tmp_path, f02_redis_killed.SHORT))
 
 
 async def test_messages_deferred_at_random_arrive_once_each(tmp_path: Path, tell: Tell) -> None:
