@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from relay.delivery.carrier import Carrier
 from relay.delivery.context import EXPIRED, GIVEN_BACK, TOO_SLOW, Context
-from relay.delivery.load import Load, loads_of
+from relay.delivery.load import Load, loads_of, without_expired
 from relay.delivery.outcomes import conclude, ready_again
 from relay.delivery.reports import reports_for
 from relay.delivery.routing import Unroutable
@@ -71,8 +71,8 @@ async def deliver(claim: Claim, carrier: Carrier, context: Context) -> None:
     """Send all of a claim; what no host takes goes back to ready."""
     with context.holding(claim):
         claim, expired = without_expired(claim)
-        outcomes = context.without_session(expired, EXPIRED, State.EXPIRED)
-        await settle(outcomes, expired.messages, context)
+        late = context.without_session(expired, EXPIRED, State.EXPIRED)
+        await settle(late, expired.messages, context)
         loads = deque(loads_of(claim, carrier.plan.shape.recipients_per_transaction))
         current: Load | None = None
         try:
@@ -128,21 +128,12 @@ async def settle(
         await context.settler.settle(outcomes, reports)
 
 
-def without_expired(claim: Claim) -> tuple[Claim, Claim]:
-    """What may still be sent of a claim, and what is past its deadline."""
-    now = time.time()
-    live = tuple(item for item in claim.messages if item.expires > now)
-    expired = tuple(item for item in claim.messages if item.expires <= now)
-    return Claim(live), Claim(expired)
-
-
 async def serve_nowhere(lane: str, context: Context, refused: Unroutable) -> Taken:
     """A lane to nowhere (null MX, no such domain): its mail gets the verdict, no packet leaves.
 
     Hosts that served and have no address now are waited for.
     """
-    permanent = refused.verdict.severity is Severity.PERMANENT
-    if not permanent or (lane[0] != "!" and await context.work.has_served(lane)):
+    if refused.may_pass or (lane[0] != "!" and await context.work.has_served(lane)):
         await context.rest(lane, refused)
         return Taken("no", reason=refused.verdict.reason)
     await fail_all(lane, context, refused.verdict)
@@ -155,5 +146,4 @@ async def fail_all(lane: str, context: Context, verdict: Verdict) -> None:
         claim = await context.work.claim(lane, limit=50, octets=1 << 20)
         if not claim.messages:
             break
-        outcomes = context.without_session(claim, verdict, State.FAILED)
-        await settle(outcomes, claim.messages, context)
+        await settle(context.without_session(claim, verdict, State.FAILED), claim.messages, context)

@@ -1,5 +1,6 @@
 """What a claim is sent as: loads of one mail transaction each."""
 
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -65,3 +66,11 @@ def loads_of(claim: Claim, recipients_per_transaction: int) -> Iterator[Load]:
     for message in claim.messages:
         for start in range(0, len(message.recipients), size):
             yield load_of(message, message.recipients[start : start + size])
+
+
+def without_expired(claim: Claim) -> tuple[Claim, Claim]:
+    """What may still be sent of a claim, and what is past its deadline."""
+    now = time.time()
+    live = tuple(item for item in claim.messages if item.expires > now)
+    expired = tuple(item for item in claim.messages if item.expires <= now)
+    return Claim(live), Claim(expired)

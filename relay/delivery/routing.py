@@ -57,6 +57,11 @@ class Unroutable(msgspec.Struct, frozen=True, tag=True):
     verdict: Verdict
     retry_after_s: float
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether it is not for good."""
+        return self.verdict.severity is not Severity.PERMANENT
+
 
 SiteRecord = Routed
 

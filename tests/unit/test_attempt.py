@@ -4,7 +4,7 @@ import time
 
 import msgspec
 
-from relay.delivery.attempt import without_expired
+from relay.delivery.load import without_expired
 from relay.model.message import ClaimedMessage
 from relay.store.work import Claim
 
