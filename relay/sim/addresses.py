@@ -85,12 +85,11 @@ class AddressPool:
 
     async def stop(self) -> None:
         """Close every listener; open connections are the receiver's."""
-        while self._starting:
-            await asyncio.gather(*self._starting)
+        while starting := tuple(self._starting):
+            await asyncio.gather(*starting)
+            self._starting.difference_update(starting)
         for server in self._servers.values():
-            server.close()
-        for server in self._servers.values():
-            await server.wait_closed()
+            server.close()  # from Python 3.12 on wait_closed() would wait for its connections, too
         for address, sock in self._sockets.items():
             if address not in self._servers:
                 sock.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import redis
 
+from relay.store.server import find_server
 from tests.support import processes
 
 
@@ -40,7 +41,7 @@ class RedisServer:
         """Start and wait until it has loaded its data."""
         self.socket.unlink(missing_ok=True)
         self._process = processes.start(
-            ["redis-server", *self._options], log=self.folder / "redis.log"
+            [find_server(), *self._options], log=self.folder / "redis.log"
         )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

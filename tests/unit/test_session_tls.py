@@ -1,6 +1,7 @@
 """STARTTLS, implicit TLS and AUTH over real sockets, with certificates made for the test."""
 
 import asyncio
+import contextlib
 import ssl
 import threading
 from collections.abc import Iterator
@@ -317,7 +318,11 @@ async def test_implicit_tls_greets_inside_tls(trusted: Certificate) -> None:
 
 
 async def test_implicit_tls_is_never_followed_by_clear_text() -> None:
-    server = ScriptedServer(in_clear)
+    async def script(peer: Peer) -> None:
+        with contextlib.suppress(AssertionError):  # a ClientHello may have a line end in it
+            await in_clear(peer)
+
+    server = ScriptedServer(script)
     async with server.running():
         with pytest.raises(SessionFailed) as caught:
             await open_session(
