@@ -184,5 +184,6 @@ def _account(ledger: Ledger, taken: list[str], size: Size, names: list[str]) -> 
     return (
         f"{'F2' if size.redis else 'F1'}   {size.kills} kills -9 of {', '.join(names)} "
         f"(seed {size.seed}): {len(taken):,} messages taken, 0 lost, {len(ledger.doubled)} "
-        f"arrived twice, each of them among the {len(ledger.uncertain)} reported"
+        f"arrived twice, all reported ({len(ledger.uncertain)} as uncertain, "
+        f"{len(ledger.duplicates)} as duplicates)"
     )
