@@ -95,9 +95,16 @@ def test_up_restarts_what_dies_and_kills_what_it_left(tmp_path: Path) -> None:
         assert '"program":"smtpd","how":"killed by SIGKILL"' in house.out
 
 
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def test_up_with_redis_away_keeps_trying_and_refuses_mail_for_now(tmp_path: Path) -> None:
     with household(tmp_path, RELAY_REDIS_URL="redis://127.0.0.1:1") as house:
         house.start_ready()
+        wait_until(lambda: listens(house.smtp), "the listener listens")
         with smtplib.SMTP("127.0.0.1", house.smtp, timeout=10) as client:
             with pytest.raises(smtplib.SMTPException) as caught:
                 client.sendmail("a@example.org", "ann@gmail.test", "Subject: hi\r\n\r\nhello\r\n")
