@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from bench.report import Result, circumstances, lines_of, record, say, table
+from bench.report import Record, Result, circumstances, lines_of, record, say, table
 from bench.run import Run
 
 MODULES = {
@@ -37,11 +37,12 @@ def main() -> int:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(MODULES)}")
     names = [name.lower() for name in chosen.names] or list(MODULES)
-    print("\n".join(circumstances(names, quick=chosen.quick)), flush=True)
+    about = circumstances(names, quick=chosen.quick)
+    print("\n".join(about), flush=True)
     results = _run_all(names, quick=chosen.quick)
     print("\n" + "\n".join(table(results)))
     if chosen.record:
-        record(chosen.record, results, names, quick=chosen.quick)
+        record(chosen.record, Record(about, results))
     return 0
 
 

@@ -8,7 +8,7 @@ import statistics
 
 from bench.compare import best_sessions, both, postfix_meter
 from bench.compare import rate as smtp_rate
-from bench.meter import Meter
+from bench.meter import Meter, beside_postfix
 from bench.newsletter import drain_rate, rate
 from bench.report import Result, rounds, say
 from bench.run import Run
@@ -52,6 +52,7 @@ def run(run: Run) -> list[Result]:
             notes=(
                 f"rounds: relay {rounds(our_rates)}, Postfix {rounds(their_rates)}",
                 f"one after the other: accepted at {accepted:.0f}/s, delivered at {drained:.0f}/s",
+                beside_postfix(cpu),
                 ours.redis_each(total),
             ),
         )

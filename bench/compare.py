@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from bench import source
-from bench.meter import Meter
+from bench.meter import Meter, beside_postfix
 from bench.postfix import Postfix
 from bench.processes import free_port
 from bench.receiver import PlainReceiver, wait_until
@@ -83,6 +83,7 @@ class Comparison(msgspec.Struct, frozen=True):
         return (
             f"rounds: relay {rounds(self.ours)} ({self.our_sessions} sessions),"
             f" Postfix {rounds(self.theirs)} ({self.their_sessions} sessions)",
+            beside_postfix(self.cpu),
             self.redis,
         )
 

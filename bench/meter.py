@@ -67,3 +67,14 @@ class Meter:
         octets = {"in": "total_net_input_bytes", "out": "total_net_output_bytes"}
         found = {name: float(info[field]) for name, field in octets.items()}
         return found | {"scripts": scripts, "commands": sum(calls.values())}
+
+
+def beside_postfix(cpu: dict[str, float]) -> str:
+    """CPU of the two systems without source and receiver: says more than rates where the machine
+    is busy with other work.
+    """
+    ours = sum(cpu.get(name, 0.0) for name in ("redis", "worker", "listener", "http", "other"))
+    return (
+        f"CPU of the systems alone: relay {ours:.0f} us a message, Postfix {cpu['Postfix']:.0f}:"
+        f" {cpu['Postfix'] / ours:.2f} x"
+    )

@@ -1,4 +1,7 @@
-"""What a benchmark found, and the table of it."""
+"""What a benchmark found, and the table of it.
+
+`python -m bench.report FILE…` prints records (`make bench ARGS="--record FILE"`) as Markdown.
+"""
 
 import os
 import platform
@@ -87,10 +90,28 @@ def _output(*command: str) -> str:
         return f"no {command[0]}"
 
 
-def record(path: Path, results: list[Result], names: list[str], *, quick: bool) -> None:
-    """Keep a run as JSON: circumstances and results."""
-    run = {"circumstances": circumstances(names, quick=quick), "results": results}
+class Record(msgspec.Struct, frozen=True):
+    """A run as it is kept."""
+
+    circumstances: list[str]
+    results: list[Result]
+
+
+def record(path: Path, run: Record) -> None:
+    """Keep a run as JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(run)) + b"\n")
+
+
+def markdown(run: Record) -> list[str]:
+    """A run as a table for a document, with the CPU of each process."""
+    lines = [*(f"    {line}" for line in run.circumstances), ""]
+    lines += ["| | what | relay | Postfix | target | met | CPU µs a message |", "|---" * 7 + "|"]
+    for item in run.results:
+        shares = ", ".join(f"{name} {used:.0f}" for name, used in item.cpu.items() if used >= 0.5)
+        met = {True: "yes", False: "**no**", None: ""}[item.met]
+        row = (item.code, item.what, item.relay, item.postfix, item.target, met, shares)
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
 
 
 def rounds(rates: list[float]) -> str:
@@ -101,3 +122,9 @@ def rounds(rates: list[float]) -> str:
 def say(text: str) -> None:
     """Progress, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    for _name in sys.argv[1:]:
+        _run = msgspec.json.decode(Path(_name).read_bytes(), type=Record)
+        print("\n".join(markdown(_run)))

@@ -42,6 +42,7 @@ from relay.store.work import Work
 KEPT_S = 10 * 3600.0
 _DUE_S = (12 * 3600.0, 36 * 3600.0)
 _AT_ONCE = 200
+_EVENTS = 100_000
 _OCTETS = 400
 _LATER = Verdict(
     Severity.TRANSIENT, Scope.RECIPIENT, "greylisted", "451 4.7.1 Please try again later."
@@ -118,14 +119,14 @@ async def _load(url: str, plan: Plan, folder: str) -> Stored:
     try:
         empty = await _used(store)
         began = time.monotonic()
-        async with _ticking(store):
+        async with _ticking(store) as work:
             content = await _accept(store, plan)
             accepted = time.monotonic()
             if plan.is_deferred:
                 await _defer(store, plan)
             deferred = time.monotonic()
-        while await _trimmed(store) > 0:
-            pass
+            while await store.wire.call("XLEN", store.p + "events") > _EVENTS + 1000:
+                await _tick(work)  # each takes off a thousand
         each = (await _used(store) - empty) / plan.recipients
         await _rewrite(store)
         content_each = content / plan.recipients
@@ -161,8 +162,8 @@ async def _rewrite(store: Store) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(store: Store) -> AsyncIterator[None]:
-    """Let time pass beside the load, as a worker's ticker does."""
+async def _ticking(store: Store) -> AsyncIterator[Work]:
+    """Let time pass beside the load, as a worker's ticker does; the worker that does it."""
     work = await _worker(store)
 
     async def run() -> None:
@@ -172,7 +173,7 @@ async def _ticking(store: Store) -> AsyncIterator[None]:
 
     task = asyncio.create_task(run())
     try:
-        yield
+        yield work
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -180,16 +181,7 @@ async def _ticking(store: Store) -> AsyncIterator[None]:
 
 
 async def _tick(work: Work) -> None:
-    await work.tick(pools=("default",), uncertain={"t": "retry", "b": "retry"}, keep_events=100_000)
-
-
-async def _trimmed(store: Store) -> int:
-    """Tick once more; by how many events too long the stream still is."""
-    work = await _worker(store)
-    await _tick(work)
-    await work.end()
-    length: int = await store.wire.call("XLEN", store.p + "events")
-    return length - 101_000
+    await work.tick(pools=("default",), uncertain={"t": "retry", "b": "retry"}, keep_events=_EVENTS)
 
 
 async def _worker(store: Store) -> Work:
