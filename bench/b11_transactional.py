@@ -5,16 +5,12 @@ message to a reader at that site goes in by the Python client twenty times a sec
 """
 
 import asyncio
-import itertools
-import threading
 import time
-from collections.abc import Iterator
 
 import uvloop
 
-from bench.client import send_newsletter
+from bench.client import endless_newsletter
 from bench.latency import Watch, quantile, shape
-from bench.newsletter import plain_site
 from bench.receiver import PlainReceiver
 from bench.report import Result
 from bench.run import Run
@@ -44,30 +40,6 @@ async def _transact(relay: Relay, domain: str, count: int) -> dict[str, float]:
     return sent
 
 
-class _Newsletter(threading.Thread):
-    """B2 for as long as it is wanted."""
-
-    def __init__(self, relay: Relay) -> None:
-        super().__init__(daemon=True)
-        self._relay = relay
-        self._is_wanted = True
-        self.messages = 0
-
-    def run(self) -> None:
-        uvloop.run(send_newsletter(self._relay, self._addresses(), at_once=16))
-
-    def _addresses(self) -> Iterator[str]:
-        for number in itertools.count():
-            if not self._is_wanted:
-                return
-            self.messages = number + 1
-            yield f"reader{number}@{plain_site(number)}"
-
-    def stop(self) -> None:
-        self._is_wanted = False
-        self.join(60)
-
-
 def run(run: Run) -> list[Result]:
     """Measure."""
     plan = Plan(name="bulk", recipients=run.size(1_000_000, 50_000), domains=1, is_deferred=False)
@@ -78,16 +50,16 @@ def run(run: Run) -> list[Result]:
     try:
         with PlainReceiver(run.cache, relay.sink_port) as receiver:
             relay.send_to(receiver, "plain.test")
+            newsletter = endless_newsletter(relay)
             time.sleep(3)
-            newsletter = _Newsletter(relay)
-            newsletter.start()
             began, bulk = time.monotonic(), relay.received()
             letters = receiver.received()
             sent = uvloop.run(_transact(relay, domain, run.size(600, 200)))
             seconds = time.monotonic() - began
             letters = receiver.received() - letters
             bulk = relay.received() - bulk - len(sent)
-            newsletter.stop()
+            newsletter.terminate()
+            newsletter.wait()
             watch = Watch(relay.sink, reverse_path="shop@example.org")
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline and len(watch.accepted_at) < len(sent):

@@ -8,8 +8,9 @@ import statistics
 from collections.abc import Callable
 
 from bench.b4_domains import share_sites, shared_site
+from bench.client import SITES
 from bench.meter import Meter
-from bench.newsletter import SITES, rate
+from bench.newsletter import rate
 from bench.report import Result, rounds, say
 from bench.run import Run
 from bench.system import Relay

@@ -7,6 +7,8 @@ from typing import Self
 
 from bench.system import Relay
 
+_OURS = ("redis", "worker", "listener", "http", "supervisor", "keeper")
+
 
 class Meter:
     """`with meter:` around what is to be counted, as often as wanted; then `each(messages)`.
@@ -73,7 +75,7 @@ def beside_postfix(cpu: dict[str, float]) -> str:
     """CPU of the two systems without source and receiver: says more than rates where the machine
     is busy with other work.
     """
-    ours = sum(cpu.get(name, 0.0) for name in ("redis", "worker", "listener", "http", "other"))
+    ours = sum(cpu.get(name, 0.0) for name in _OURS)
     return (
         f"CPU of the systems alone: relay {ours:.0f} us a message, Postfix {cpu['Postfix']:.0f}:"
         f" {cpu['Postfix'] / ours:.2f} x"

@@ -5,19 +5,13 @@ from collections.abc import Callable
 
 import uvloop
 
-from bench.client import readers, send_newsletter
+from bench.client import plain_site, readers, send_newsletter
 from bench.receiver import wait_until
 from bench.system import Relay
 from relay.store.queue import Store
 from relay.store.views import QueueMatch
 
-SITES = 50
 LIMIT_S = 180.0
-
-
-def plain_site(number: int) -> str:
-    """Fifty domains, each a site of its own."""
-    return f"d{number % SITES}.plain.test"
 
 
 def rate(

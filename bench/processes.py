@@ -16,6 +16,12 @@ def cpu_seconds(pid: int) -> float:
     return sum(sum(map(int, fields[11:15])) for fields in _family(pid)) / _TICKS
 
 
+def own_cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
 def resident_octets(pid: int) -> int:
     """Memory that a process and its descendants have in RAM."""
     return sum(int(fields[21]) for fields in _family(pid)) * _PAGE

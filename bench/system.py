@@ -14,7 +14,13 @@ from typing import Any, Self
 
 import redis
 
-from bench.processes import arguments_of_children, cpu_seconds, free_port, resident_octets
+from bench.processes import (
+    arguments_of_children,
+    cpu_seconds,
+    free_port,
+    own_cpu_seconds,
+    resident_octets,
+)
 from bench.receiver import PlainReceiver
 from relay.ingress.client import AsyncRelay
 from relay.sim.client import SinkClient, SinkError
@@ -37,6 +43,7 @@ _NAMES = {
     "http": "http",
     "sink": "sink",
     "worker": "worker",
+    "keeper": "keeper",
 }
 
 
@@ -145,7 +152,8 @@ class Relay:
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time so far, by name of process."""
-        found: dict[str, float] = {}
+        assert self._process is not None
+        found = {"supervisor": own_cpu_seconds(self._process.pid)}
         for pid, name in self._children().items():
             found[name] = found.get(name, 0.0) + cpu_seconds(pid)
         return found
