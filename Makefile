@@ -5,6 +5,9 @@ CHECKED := relay workers tests bench
 # Tests drive relay with a foreign client where they name it.
 FOREIGN := $(if $(shell grep -rlw swaks tests --include='*.py' 2>/dev/null),swaks)
 
+# Tests mostly wait, so three run side by side on two cores; the tests of one file share a process.
+SIDE_BY_SIDE := -n 3 --dist loadfile
+
 # `relay up` stops when make is killed: the kernel tells it.
 WITH_MAKE := $(shell command -v setpriv >/dev/null && echo setpriv --pdeathsig TERM)
 
@@ -28,7 +31,7 @@ run: set-up
 test:
 	@deploy/setup.sh redis-server $(FOREIGN)
 	@$(MAKE) --no-print-directory lint; linted=$$?; \
-	$(BIN)/python -m pytest $(ARGS); tested=$$?; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS); tested=$$?; \
 	test $$linted = 0 || echo "make lint found faults (above)"; \
 	exit $$((linted ? linted : tested))
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import structlog
@@ -30,6 +30,20 @@ def own_log() -> Iterator[None]:
     logging.getLogger("relay").setLevel(logging.NOTSET)
     structlog.reset_defaults()
     logging.captureWarnings(False)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[object], None]:
+    """What a test calls with its figures; they are printed at the end of the run."""
+    return lambda figures: record_property("figures", str(figures))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests had to tell."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "figures":
+                terminalreporter.write_line(text)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ the events knows whose mail may have come twice.
 
 import asyncio
 import smtplib
-from collections.abc import Iterable
-
-import pytest
+from collections.abc import Callable, Iterable
 
 from tests.support.ledger import balance, submit_all, until_all_ended
 from tests.support.system import UNSHAPED, System
@@ -28,7 +26,7 @@ def address(number: int) -> str:
 
 
 async def test_kills_of_every_process_lose_nothing_and_hide_no_duplicate(
-    start: Start, capsys: pytest.CaptureFixture[str]
+    start: Start, tell: Callable[[object], None]
 ) -> None:
     system = await start(workers=2, RELAY_FILES_SHAPING=UNSHAPED)
     system.expects(*ABSENCE, "lease.lost", "message.refused")
@@ -50,8 +48,7 @@ async def test_kills_of_every_process_lose_nothing_and_hide_no_duplicate(
     await until_all_ended(system, within_s=90)
 
     ledger = await balance(system)
-    with capsys.disabled():
-        print(f"\n{ROUNDS} rounds of kills: {ledger}")
+    tell(f"{ROUNDS} rounds of kills: {ledger}")
     arrived = {path for _, path in ledger.copies}
     assert arrived == {address(number) for number in range(BY_API + BY_SMTP)}
     assert set(ledger.copies) == set(ledger.ends)
