@@ -66,7 +66,9 @@ for command in "$@"; do
         command -v valkey-server >/dev/null && continue
         [ -n "${RELAY_REDIS_SERVER:-}" ] && continue
     fi
-    install_packages "$command is missing" "$command"
+    package=$command
+    [ "$command" = ip ] && package=iproute2
+    install_packages "$command is missing" "$package"
 done
 
 [ -x .venv/bin/python ] && .venv/bin/python -c 'import pip' 2>/dev/null || make_venv

@@ -15,6 +15,7 @@ from kombu.entity import Queue
 from relay.model.errors import ConfigError
 from relay.settings.schema import Settings
 from relay.store.keys import broker_prefix
+from relay.store.wire import DEAD_NETWORK_OPTIONS
 from workers.engine_step import EngineStep
 
 
@@ -75,6 +76,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
+            "socket_keepalive_options": DEAD_NETWORK_OPTIONS,
             "health_check_interval": 25,
         },
         worker_hijack_root_logger=False,

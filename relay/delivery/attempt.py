@@ -34,8 +34,8 @@ async def serve(lane: str, context: Context) -> Taken:
     taken = await context.work.take(lane, token, ceilings)
     if taken.word != "ok":
         return context.refused(plan, taken)
-    carrier = Carrier(plan, context, probing=taken.probing)
-    context.may_leave(carrier.is_dispensable)
+    carrier = Carrier(plan, context, token, probing=taken.probing)
+    context.may_leave(carrier)
     try:
         while await carrier.is_ready():
             claim = await claim_for(lane, carrier, context)

@@ -51,7 +51,8 @@ class Pace:
 class Carrier:
     """The connection that carries a session's transactions; at most one at a time."""
 
-    def __init__(self, plan: Plan, context: Context, *, probing: bool = False) -> None:
+    def __init__(self, plan: Plan, context: Context, token: str, *, probing: bool = False) -> None:
+        """`token` is what the session's slots hang on."""
         self.plan = plan
         self._probing = probing
         self._is_vouched_for = False
@@ -61,6 +62,7 @@ class Carrier:
         self.session_id = ""
         self.connect_s = 0.0
         self._context = context
+        self._holder = token.partition(":")[0]
         self._measures = context.measures
         self._session: Session | None = None
         self._endpoint: Endpoint | None = None
@@ -90,6 +92,8 @@ class Carrier:
         """A usable connection, opening one where needed; False: none is to be had now."""
         if self.failure is not None or self._context.is_draining:
             return False
+        if self._context.work.holder != self._holder or not self._context.may_begin:
+            return False  # our slots are gone, or soon are, with the lease that they hang on
         session = self._session
         if session is not None:
             full = self._sent >= self.plan.shape.mails_per_connection and self._promised is None
@@ -229,6 +233,10 @@ class Carrier:
         """Whether mail is being sent and could be given back: its dot was not sent."""
         return self._load is not None and not self._load.dotted
 
+    def is_past_dot(self) -> bool:
+        """Whether the final dot may be on its way: the reply to it is worth waiting for."""
+        return self._load is not None and self._load.dotted
+
     async def fail(self, verdict: Verdict) -> None:
         """End the session's work by a verdict from outside; what it has goes back to ready."""
         self.failure = verdict
@@ -299,7 +307,9 @@ class Carrier:
         if polite:
             await session.close()
         else:
+            # Gone before another one is opened: the receiver is to count one.
             session.abort()
+            await session.wait_closed()
 
     async def close(self) -> None:
         """End the connection."""

@@ -1,7 +1,7 @@
 """What the sessions of a worker process share: settings, rules, the store, budgets, the lease."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from itertools import count
 from random import Random
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from relay.delivery.directory import Directory
 from relay.delivery.journal import log_outcomes
+from relay.delivery.lanes import Leaver
 from relay.delivery.load import Load
 from relay.delivery.measures import Measures
 from relay.delivery.notes import Notes
@@ -28,8 +29,11 @@ from relay.store.keys import CLASS_LETTER
 from relay.store.settler import Settler
 from relay.store.work import Ceilings, Claim, Rate, Report, Taken, Work
 
-#: No dot is written when the lease was last renewed longer ago than this (monotonic clock).
-LEASE_FRESH_S = 10.0
+#: Shares of a lease (15 s), counted from its last renewal by the monotonic clock. Later than this
+#: no dot is written …
+DOTS_UNTIL = 2 / 3
+#: … and what has sent none ends: its slots are about to be another worker's.
+SESSIONS_UNTIL = 3 / 4
 #: A claim takes at most so much content into memory.
 CLAIM_OCTETS = 1024 * 1024
 PLAN_KEPT_S = 5.0
@@ -61,7 +65,7 @@ class Lanes(Protocol):
     def noticed(self, lane: str, claim: Claim) -> None: ...
     async def await_work(self, lane: str, claim: Claim) -> bool: ...
     def opening(self) -> AbstractAsyncContextManager[None]: ...
-    def may_leave(self, is_dispensable: Callable[[], bool]) -> None: ...
+    def may_leave(self, leaver: Leaver) -> None: ...
     def gives_way(self) -> bool: ...
     @property
     def is_draining(self) -> bool: ...
@@ -195,9 +199,9 @@ class Context:
             with self.notes.opening(str(plan.lane), endpoint.host, endpoint.address):
                 yield
 
-    def may_leave(self, is_dispensable: Callable[[], bool]) -> None:
-        """The running session may be cancelled, for others to have its place, when this says so."""
-        self._lanes.may_leave(is_dispensable)
+    def may_leave(self, leaver: Leaver) -> None:
+        """The running session may be cancelled when this says so."""
+        self._lanes.may_leave(leaver)
 
     def gives_way(self) -> bool:
         """Whether it was."""
@@ -247,16 +251,28 @@ class Context:
 
     async def may_send(self, load: Load) -> bool:
         """The gate before each dot: lease fresh, nothing revoked, the mark on its way to Redis."""
-        if self.is_revoked(load) or not self._lease_is_fresh():
+        if self.is_revoked(load) or not self.may_begin:
             return False
         policy = self.retry_rules.uncertain[load.message.mail_class]
         confirmed = policy is not UncertainPolicy.RETRY
         marked = await self.settler.mark(load.marks, confirmed=confirmed)
-        load.dotted = marked and self._lease_is_fresh()
+        load.dotted = marked and self.may_begin
         return load.dotted
 
-    def _lease_is_fresh(self) -> bool:
-        return time.monotonic() - self._lease.renewed_at < LEASE_FRESH_S
+    @property
+    def may_begin(self) -> bool:
+        """Whether the lease is fresh enough for another dot."""
+        return self._lease_age() < DOTS_UNTIL
+
+    @property
+    def is_losing_lease(self) -> bool:
+        """Whether the lease is so old that what we hold may soon be another's."""
+        return self._lease_age() >= SESSIONS_UNTIL
+
+    def _lease_age(self) -> float:
+        """As a share of its length."""
+        lease_s = self.directory.settings.worker.lease
+        return (time.monotonic() - self._lease.renewed_at) / lease_s
 
     # -- facts -------------------------------------------------------------------------------
 

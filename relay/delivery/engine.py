@@ -39,7 +39,9 @@ LATE_S = 0.015
 #: A store that is absent is asked for again after this, twice that, … at most this.
 _RECONNECT_S, _RECONNECT_MAX_S = 0.25, 5.0
 _GIVE_UP_S = 1.0
-RECONCILE_EVERY_S = 2.0
+#: Shares of a lease (15 s).
+RECONCILE_EVERY = 2 / 15
+LOOK_AT_LEASE = 1 / 30
 LAST_REPORT_S = 1.0
 
 _log = structlog.get_logger("relay.engine")
@@ -86,6 +88,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._ticker.run(), name="ticker"),
             asyncio.create_task(self._show_life(), name="pulse"),
+            asyncio.create_task(self._watch_lease(), name="lease-watch"),
             asyncio.create_task(self._reconcile(), name="reconcile"),
             asyncio.create_task(self._reporter.run(), name="meter"),
             asyncio.create_task(AgeSweep(lambda: self._store, provider_of).run(), name="ages"),
@@ -122,11 +125,18 @@ class Engine:
             self._keeper.saw_loop()
             await asyncio.sleep(1.0)
 
+    async def _watch_lease(self) -> None:
+        """End sessions before their slots are given to others."""
+        while True:
+            await asyncio.sleep(LOOK_AT_LEASE * self.settings.worker.lease)
+            if self._context.is_losing_lease and (ended := self._lanes.retreat()):
+                _log.warning("lease.sessions_ended", sessions=ended)
+
     async def _reconcile(self) -> None:
         """Give back what replies that were lost with a connection left on our account."""
         context = self._context
         while True:
-            await asyncio.sleep(RECONCILE_EVERY_S)
+            await asyncio.sleep(RECONCILE_EVERY * self.settings.worker.lease)
             try:
                 given_back = await context.work.reconcile(context.uncertain_policies)
             except StoreError:

@@ -13,9 +13,12 @@ import structlog
 
 from relay.model.errors import LeaseLost, RelayError, ScriptMismatch
 from relay.store.queue import Store
+from relay.store.wire import Wire
 from relay.store.work import Work
 
-RENEW_EVERY_S = 3.0
+#: Shares of a lease (15 s): how often it is renewed, how long an answer to that is waited for.
+RENEW_EVERY = 0.2
+ANSWER_WITHIN = 1 / 3
 RETRY_EVERY_S = 0.5
 HANGS_S = 60.0
 
@@ -77,12 +80,10 @@ class LeaseKeeper:
             pause_s = RETRY_EVERY_S
             try:
                 if store is None:
-                    store = await Store.connect(
-                        self._url, self._work.store.mode, client_name="relay-lease"
-                    )
+                    store = await self._connect()
                 if time.monotonic() - self._loop_seen < HANGS_S:
                     await self._renew(store)
-                    pause_s = RENEW_EVERY_S
+                    pause_s = RENEW_EVERY * self._work.lease_s
                 else:
                     _log.error("lease.withheld", text="the engine's loop hangs")
             except ScriptMismatch as error:
@@ -96,6 +97,11 @@ class LeaseKeeper:
             await asyncio.to_thread(self._stop.wait, pause_s)
         if store is not None:
             await self._end(store)
+
+    async def _connect(self) -> Store:
+        within_s = ANSWER_WITHIN * self._work.lease_s
+        wire = Wire(self._url, client_name="relay-lease", reply_deadline_s=within_s)
+        return await Store.open(wire, self._work.store.mode)
 
     async def _renew(self, store: Store) -> None:
         work, began = self._work, time.monotonic()

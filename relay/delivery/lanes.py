@@ -5,7 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -25,6 +25,18 @@ MADE_AT_ONCE = 50
 MAKE_ROOM_S = 2.0
 
 _log = structlog.get_logger("relay.engine")
+
+
+class Leaver(Protocol):
+    """A session that may have to end before its time."""
+
+    def is_dispensable(self) -> bool:
+        """Whether mail is being sent and could be given back: its dot was not sent."""
+        ...
+
+    def is_past_dot(self) -> bool:
+        """Whether the final dot may be on its way: the reply to it is worth waiting for."""
+        ...
 
 
 class _Lane:
@@ -67,8 +79,9 @@ class Lanes:
         # Both in the order of their beginning, the longest first.
         self._idle: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._opening: dict[asyncio.Task[Any], tuple[float, asyncio.Timeout]] = {}
-        self._leaves: dict[asyncio.Task[Any], Callable[[], bool]] = {}
+        self._leavers: dict[asyncio.Task[Any], Leaver] = {}
         self._giving_way: set[asyncio.Task[Any]] = set()
+        self._retreating: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self.is_draining = False
 
@@ -125,16 +138,30 @@ class Lanes:
         for _, task in sorted(self._slow_ones(), key=lambda one: -one[0]):
             if beyond <= len(silent):
                 break
-            if task in self._leaves and task not in self._giving_way and self._leaves[task]():
+            leaver = self._leavers.get(task)
+            if leaver and leaver.is_dispensable() and task not in self._giving_way:
                 self._giving_way.add(task)
                 task.cancel()
                 beyond -= 1
 
-    def may_leave(self, is_dispensable: Callable[[], bool]) -> None:
+    def may_leave(self, leaver: Leaver) -> None:
         """The running session tells by this whether it may be cancelled now."""
         task = asyncio.current_task()
         assert task is not None
-        self._leaves[task] = is_dispensable
+        self._leavers[task] = leaver
+
+    def retreat(self) -> int:
+        """End every session that does not wait for the reply to a dot; how many."""
+        ending = [
+            task
+            for task in self._tasks - self._retreating
+            if not (task in self._leavers and self._leavers[task].is_past_dot())
+        ]
+        for task in ending:
+            self._retreating.add(task)
+            task.add_done_callback(self._retreating.discard)
+            task.cancel()
+        return len(ending)
 
     def gives_way(self) -> bool:
         """Whether the running session was cancelled because others need its place."""
@@ -186,7 +213,7 @@ class Lanes:
         finally:
             self._moved.set()
             state.claimed_at.pop(task, None)
-            self._leaves.pop(task, None)
+            self._leavers.pop(task, None)
             self._giving_way.discard(task)
             state.sessions -= 1
             if state.sessions == 0:

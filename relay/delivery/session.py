@@ -253,6 +253,10 @@ class Session:
         except BaseException:
             self.abort()
             raise
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection that was dropped is gone."""
         await self._stream.wait_closed(_CLOSE_S)
 
     def abort(self) -> None:

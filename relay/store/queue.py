@@ -62,6 +62,13 @@ class Store(Views):
     ) -> "Store":
         """Open the store; StoreUnavailable, ConfigError or ScriptMismatch say why not."""
         wire = Wire(url, client_name=client_name)
+        return await cls.open(wire, mode, watermark=watermark, meter=meter)
+
+    @classmethod
+    async def open(
+        cls, wire: Wire, mode: str, *, watermark: float = 0.85, meter: Meter | None = None
+    ) -> "Store":
+        """As `connect`, over a wire of the caller's, which is closed where this fails."""
         store = cls(wire, mode, watermark=watermark, meter=meter)
         try:
             info = await connect.server_info(wire)

@@ -25,6 +25,8 @@ LIMIT = 256
 #: Outcomes of one moment are committed together; longer waits would only add delay.
 GATHER_S = 0.002
 RETRY_S = 0.5
+#: Redis has answered nothing for so long: what is sent to it may never arrive.
+DOUBTFUL_S = 0.1
 #: A mark whose answer was lost is made again this soon, and so on.
 INSIST_S = 0.05
 
@@ -129,10 +131,11 @@ class Settler:
         """Record that dots are about to be sent; False where they must not be.
 
         Returns once the mark has left this process, so that it survives our own death; with
-        `confirmed` once Redis has it on disk and these recipients are known to be still ours.
+        `confirmed`, or where the way to Redis is in doubt, once Redis has it on disk and these
+        recipients are known to be still ours.
         """
         await self._room.wait()
-        if not confirmed:
+        if not confirmed and self._work.store.wire.silence_s < DOUBTFUL_S:
             self._marks += marks
             if self._leaving is None:
                 self._leaving = asyncio.create_task(self._leave(), name="marks")
@@ -168,6 +171,8 @@ class Settler:
                 return
             except StoreUnavailable:
                 await asyncio.sleep(INSIST_S)
+            except StoreError:
+                return  # another version has the store
 
     async def _run(self) -> None:
         while True:

@@ -8,6 +8,7 @@ command with StoreUnavailable and the next command connects anew.
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from typing import Any, NoReturn, cast
@@ -21,6 +22,15 @@ from relay.model.errors import ConfigError, StoreError, StoreFull, StoreUnavaila
 #: Longest wait for the reply to any command but a blocking read.
 REPLY_DEADLINE_S = 30.0
 CONNECT_DEADLINE_S = 5.0
+#: A network that acknowledges nothing for so long is taken for gone; a slow server's still does.
+DEAD_NETWORK_S = 10
+#: The same as options of TCP (Linux): while something is to be acknowledged, and while nothing is.
+DEAD_NETWORK_OPTIONS = {
+    socket.TCP_USER_TIMEOUT: DEAD_NETWORK_S * 1000,
+    socket.TCP_KEEPIDLE: DEAD_NETWORK_S // 2,
+    socket.TCP_KEEPINTVL: 2,
+    socket.TCP_KEEPCNT: 3,
+}
 #: Beyond this in our own buffer, callers wait before they add more.
 CONGESTED_OCTETS = 1024 * 1024
 
@@ -85,17 +95,21 @@ class _Connection(asyncio.Protocol):
         self._drained = asyncio.Event()
         self._drained.set()
         self.lost: BaseException | None = None
-        self.last_heard = loop.time()
+        self.last_heard = self._asked_at = loop.time()
 
     @property
-    def waiting(self) -> int:
-        return len(self._waiting)
+    def silence_s(self) -> float:
+        """How long commands have waited without a word of Redis; 0 when none waits."""
+        if not self._waiting:
+            return 0.0
+        return self._loop.time() - max(self.last_heard, self._asked_at)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
         # So that resume_writing says that the kernel has all of it.
         self._transport.set_write_buffer_limits(high=0)
+        _notice_dead_network(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         self.last_heard = self._loop.time()
@@ -150,6 +164,8 @@ class _Connection(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self._outgoing:
             self._loop.call_soon(self._flush)
+        if not self._waiting:
+            self._asked_at = self._loop.time()
         self._outgoing.append(data)
         self._waiting.append(future)
         return future
@@ -179,7 +195,10 @@ class _Connection(asyncio.Protocol):
 class Wire:
     """The multiplexed client: `await wire.call("HGET", key, field)`."""
 
-    def __init__(self, url: str, *, client_name: str = "relay") -> None:
+    def __init__(
+        self, url: str, *, client_name: str = "relay", reply_deadline_s: float = REPLY_DEADLINE_S
+    ) -> None:
+        self._reply_deadline_s = reply_deadline_s
         try:
             self._options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
         except ValueError as error:
@@ -228,6 +247,11 @@ class Wire:
         reply = connection.send(pack_command(arguments))
         reply.add_done_callback(_retrieved)
         return reply
+
+    @property
+    def silence_s(self) -> float:
+        """How long commands have waited without a word of Redis; 0 when none waits."""
+        return self._connection.silence_s if self._connection is not None else 0.0
 
     async def flushed(self) -> None:
         """Wait until every command so far has been handed to the kernel."""
@@ -319,16 +343,11 @@ class Wire:
             connection = self._connection
             if connection is None or connection.lost is not None:
                 return
-            if connection.waiting and loop.time() - max(connection.last_heard, since[0]) > (
-                REPLY_DEADLINE_S
-            ):
+            if connection.silence_s > self._reply_deadline_s:
                 connection.abort(TimeoutError("no reply"))
                 return
-            if not connection.waiting:
-                since[0] = loop.time()
             self._watchdog = loop.call_later(1.0, check)
 
-        since = [loop.time()]
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._watchdog = loop.call_later(1.0, check)
@@ -344,6 +363,15 @@ class Wire:
         connection, self._connection = self._connection, None
         _abandon(connection)
         await asyncio.sleep(0)
+
+
+def _notice_dead_network(sock: Any) -> None:
+    """Have the kernel end a TCP connection whose peer's host, or the way there, is gone."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for option, value in DEAD_NETWORK_OPTIONS.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _abandon(connection: _Connection | None) -> None:

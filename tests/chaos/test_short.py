@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.chaos import (
     f01_processes_killed,
     f02_redis_killed,
@@ -12,7 +14,9 @@ from tests.chaos import (
     f09_dns_failures,
     f10_slow_drip,
     f17_backlog,
+    f18_two_hosts,
 )
+from tests.support.hosts import why_not
 
 Tell = Callable[[object], None]
 
@@ -55,3 +59,10 @@ async def test_tick_and_pages_cost_the_same_however_much_is_queued(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f17_backlog.run(tmp_path, f17_backlog.SHORT))
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+async def test_host_that_is_cut_off_loses_nothing_and_keeps_no_connection(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f18_two_hosts.run(tmp_path, f18_two_hosts.SHORT))

@@ -14,7 +14,16 @@ from tests.support import processes
 class RedisServer:
     """One server with its data in a folder: start, kill -9, restart on the same data, pause."""
 
-    def __init__(self, folder: Path, *, max_memory: str = "256mb", options: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_memory: str = "256mb",
+        options: tuple[str, ...] = (),
+        inside: tuple[str, ...] = (),
+    ):
+        """`inside` goes before the command: the host that it runs on."""
+        self._inside = inside
         self.folder = folder / "redis"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.socket = self.folder / "redis.sock"
@@ -41,7 +50,7 @@ class RedisServer:
         """Start and wait until it has loaded its data."""
         self.socket.unlink(missing_ok=True)
         self._process = processes.start(
-            [find_server(), *self._options], log=self.folder / "redis.log"
+            [*self._inside, find_server(), *self._options], log=self.folder / "redis.log"
         )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

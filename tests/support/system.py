@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +119,26 @@ class System:
     # -- processes ---------------------------------------------------------------------------
 
     def start_worker(
-        self, *, code: Path = processes.ROOT, log: str = "worker.log"
+        self,
+        *,
+        code: Path = processes.ROOT,
+        log: str = "worker.log",
+        inside: Sequence[str] = (),
+        **more: str,
     ) -> subprocess.Popen[bytes]:
-        """A real Celery worker process, of this code or of another copy."""
+        """A real Celery worker process, of this code or of another copy.
+
+        `inside` goes before the command: the host that it runs on; `more` are variables.
+        """
         command = processes.python(
             "celery", "-A", "workers.app", "worker", "-l", "INFO", "-n", f"w{len(self.workers)}@%h"
         )
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         worker = processes.start(
-            command, log=self.folder / log, environment=self.environment, folder=code
+            [*inside, *command],
+            log=self.folder / log,
+            environment={**self.environment, **more},
+            folder=code,
         )
         self.workers.append(worker)
         return worker
