@@ -75,8 +75,9 @@ async def deliver(claim: Claim, carrier: Carrier, context: Context) -> None:
         await settle(late, expired.messages, context)
         loads = deque(loads_of(claim, carrier.plan.shape.recipients_per_transaction))
         current: Load | None = None
+        carrier.is_parked = False
         try:
-            while loads and await carrier.is_ready():
+            while loads and carrier.may_go_on(loads[0]) and await carrier.is_ready():
                 current = loads.popleft()
                 await send(current, loads, carrier, context)
                 current = None

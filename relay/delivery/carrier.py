@@ -58,6 +58,8 @@ class Carrier:
         self._is_vouched_for = False
         self.pace = Pace()
         self.failure: Verdict | None = None
+        #: Whether the queue of the present claim was told to rest: what is left of it is not sent.
+        self.is_parked = False
         #: Of the present connection in the log, and what it took where it has carried one load.
         self.session_id = ""
         self.connect_s = 0.0
@@ -83,6 +85,10 @@ class Carrier:
     def is_promised(self, load: Load) -> bool:
         """Whether the peer has been told of this transaction already."""
         return self._promised is load.transaction
+
+    def may_go_on(self, load: Load) -> bool:
+        """Whether a load may be sent: its queue does not rest, or the peer has been told of it."""
+        return not self.is_parked or self.is_promised(load)
 
     def has_other_host(self, load: Load) -> bool:
         """Whether a host is left that this load has not been broken by."""
@@ -197,7 +203,7 @@ class Carrier:
         self.connect_s = sum(self._session.timings.values()) if self._sent == 0 else 0.0
         self._load = load
         announced = following.transaction if following is not None else None
-        if self._sent + 2 > self.plan.shape.mails_per_connection:
+        if self.is_parked or self._sent + 2 > self.plan.shape.mails_per_connection:
             announced = None
         result = await self._session.transact(
             load.transaction,
@@ -270,6 +276,7 @@ class Carrier:
             campaign=message.campaign,
             destination=load.recipients[0].destination,
         )
+        self.is_parked = True
         _log.warning("queue.parked", reason=verdict.reason, text=verdict.text, rest_s=rest_s)
         await self._context.work.store.park(
             match, for_s=rest_s, reason=verdict.reason, text=verdict.text

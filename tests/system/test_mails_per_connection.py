@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from tests.support.system import UNSHAPED
 from tests.system.conftest import Start
 
@@ -18,16 +20,17 @@ async def test_our_limit_opens_a_new_connection(start: Start) -> None:
     assert await system.events("recipient.deferred") == []
 
 
-async def test_receivers_limit_costs_no_attempt(start: Start) -> None:
+@pytest.mark.parametrize("domain", ["mails3.test", "nopipelining.mails3.test"])
+async def test_receivers_limit_costs_no_attempt(start: Start, domain: str) -> None:
     system = await start(workers=0, RELAY_FILES_SHAPING=UNSHAPED)
-    addresses = [f"reader{n}@mails3.test" for n in range(10)]
+    addresses = [f"reader{n}@{domain}" for n in range(10)]
     receipts = [await system.submit([address]) for address in addresses]
     system.start_worker()
     await system.until_delivered(*receipts)
 
     seen = system.sink.receipts()
     assert max(Counter(one.session for one in seen).values()) == 3
-    assert {one.host for one in seen} == {"mx1.mails3.test"}
+    assert {one.host for one in seen} == {f"mx1.{domain}"}
     assert system.sink.counts() == dict.fromkeys(addresses, 1)
     views = [view for one in receipts for view in (await system.recipients(one)).values()]
     assert {(view.attempt, view.step) for view in views} == {(1, 0)}
