@@ -1,6 +1,7 @@
 """A session's connection: opened to the first host that answers, changed when a host breaks.
 
-What connections teach (windows, breakers) is reported here, once per connection and per trouble.
+What connections teach (windows, breakers) is reported here: once per connection, per trouble, and
+every few successes while the window of feedback is what keeps mail waiting.
 """
 
 import time
@@ -26,6 +27,9 @@ from relay.store.work import Report
 #: A queue rests so long when the receiver blames our source or sender domain.
 BLAMED_REST_S = 900.0
 DOMAIN_REST_S = 300.0
+
+#: A window that keeps mail waiting is told of a connection's successes so many at a time.
+SUCCESSES_TOLD = 5
 
 _BREAKING = frozenset({Scope.SITE, Scope.PROVIDER, Scope.ROUTE})
 
@@ -56,6 +60,7 @@ class Carrier:
         self.plan = plan
         self._probing = probing
         self._is_vouched_for = False
+        self._successes = 0
         self.pace = Pace()
         self.failure: Verdict | None = None
         #: Whether the queue of the present claim was told to rest: what is left of it is not sent.
@@ -133,7 +138,7 @@ class Carrier:
                 verdicts.append(await self._leave_ourselves(endpoints[position]))
                 break  # all hosts that follow are no better than we are
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
-            self._is_vouched_for = False
+            self._is_vouched_for, self._successes = False, 0
             self.session_id = self._context.new_session_id()
             return True
         self.failure = _of_all(verdicts)
@@ -262,7 +267,9 @@ class Carrier:
             elif verdict.severity is Severity.TRANSIENT or verdict.scope is not Scope.DOMAIN:
                 await self._park(load, verdict)
             return
-        if not self._is_vouched_for:
+        self._successes = min(self._successes + 1, SUCCESSES_TOLD)
+        is_told = self._successes == SUCCESSES_TOLD and self._context.is_narrow(self.plan)
+        if is_told or not self._is_vouched_for:
             self._is_vouched_for = True
             await self._report(good=True)
 
@@ -294,7 +301,7 @@ class Carrier:
             reply = f" ({verdict.reply})" if verdict.reply is not None else ""
             breakers = ((key, False, verdict.reason, verdict.text + reply),)
         windows = tuple(
-            (key, good, plan.shape.max_connections, initial)
+            (key, self._successes if good else 0, plan.shape.max_connections, initial)
             for key, initial in context.windows(plan).items()
             if not is_route
         )
@@ -302,7 +309,11 @@ class Carrier:
         # What one session of several met says nothing of the site, unless it says so itself.
         is_said = verdict is not None and verdict.scope in _BREAKING
         lane = "" if good or is_said else str(plan.lane)
+        self._successes = 0
         for key, word, until in await context.work.report(Report(windows, breakers, lane)):
+            if word == "wider":
+                context.widened(plan)
+                continue
             _log.warning("site.breaker", key=key, state=word, until=rfc3339(until), text=text)
 
     async def _drop(self, *, polite: bool) -> None:

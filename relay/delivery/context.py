@@ -63,6 +63,7 @@ class Lanes(Protocol):
     """What a session tells and asks about its lane."""
 
     def noticed(self, lane: str, claim: Claim) -> None: ...
+    def may_open(self, lane: str) -> None: ...
     async def await_work(self, lane: str, claim: Claim) -> bool: ...
     def opening(self) -> AbstractAsyncContextManager[None]: ...
     def may_leave(self, leaver: Leaver) -> None: ...
@@ -92,6 +93,7 @@ class Context:
         self._octets = 0
         self._sessions = count(1)
         self._plans: dict[str, tuple[float, Plan | Unroutable]] = {}
+        self._narrow: set[str] = set()
 
     # -- plans and ceilings ------------------------------------------------------------------
 
@@ -179,7 +181,18 @@ class Context:
         """Note why a session may not begin; the answer is passed on."""
         if taken.word == "no":
             self.measures.refused(plan, taken.reason)
+            if taken.key in self.windows(plan) and taken.limit < plan.shape.max_connections:
+                self._narrow.add(taken.key)
         return taken
+
+    def is_narrow(self, plan: Plan) -> bool:
+        """Whether the feedback window, not a ceiling, keeps the plan from another session."""
+        return self._feedback_key(plan) in self._narrow
+
+    def widened(self, plan: Plan) -> None:
+        """The feedback window has grown: there may be room for another session."""
+        self._narrow.discard(self._feedback_key(plan))
+        self._lanes.may_open(str(plan.lane))
 
     def noticed(self, lane: str, claim: Claim, plan: Plan) -> None:
         """Tell what a claim showed of the backlog, or what kept it from mail."""

@@ -232,6 +232,11 @@ class Lanes:
         if state.sessions < wanted and time.monotonic() > state.refused_until and self.room > 0:
             self._open(lane)
 
+    def may_open(self, lane: str) -> None:
+        """What refused the lane's last session may let the next one pass."""
+        if (state := self._lanes.get(lane)) is not None:
+            state.refused_until = 0.0
+
     async def await_work(self, lane: str, claim: Claim) -> bool:
         """Keep the session warm for a while; whether to claim again."""
         if claim.backlog > 0:

@@ -66,7 +66,7 @@ class Taken(msgspec.Struct, frozen=True):
     word: str
     probing: bool = False
     key: str = ""
-    limit: str = ""
+    limit: int = 0
     until: float = 0.0
     reason: str = ""
 
@@ -97,11 +97,11 @@ class Ticked(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What a connection taught.
 
-    windows: (key, good, limit, initial); breakers: (key, good, reason, text). With a `lane`,
-    breakers do not open while another session of it lives, of whatever worker.
+    windows: (key, successes or 0 for a failure, limit, initial); breakers: (key, good, reason,
+    text). With a `lane`, no breaker opens while another session of it lives, of whatever worker.
     """
 
-    windows: tuple[tuple[str, bool, int, int], ...] = ()
+    windows: tuple[tuple[str, int, int, int], ...] = ()
     breakers: tuple[tuple[str, bool, str, str], ...] = ()
     lane: str = ""
     base_s: float = 15.0
@@ -264,7 +264,7 @@ class Work:
         return Taken(
             "no",
             key=answer[1].decode(),
-            limit=answer[2].decode(),
+            limit=answer[2],
             until=answer[3] / 1000,
             reason=answer[4].decode(),
         )
@@ -290,7 +290,7 @@ class Work:
             await self.store.wire.call("SET", name, packed, "PX", max(int(for_s * 1000), 1))
 
     async def report(self, report: Report) -> list[tuple[str, str, float]]:
-        """Feed windows and breakers; which breakers changed: (key, open|closed, until)."""
+        """Feed windows and breakers; which changed: (key, open|closed|wider, until)."""
         answer = await self.store.scripts.call(
             "report",
             {

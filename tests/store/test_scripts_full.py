@@ -137,7 +137,7 @@ async def test_verbs_work_in_a_full_store(full: Store) -> None:
     assert await full.resume(suspension.id) == 1
     await full.park(QueueMatch(), for_s=60, reason="r", text="t")
     await work.park_lane(LANE, 60, "r", "t")
-    await work.report(Report((("key", False, 20, 5),), (("site", False, "r", "t"),)))
+    await work.report(Report((("key", 0, 20, 5),), (("site", False, "r", "t"),)))
     await work.unroutable("one.test", "servfail", "t")
     assert await audit(full) == []
 

@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- What connections taught: feedback windows and breakers, shared by all workers.
--- KEYS: [1] meta. ARGV: [1] {windows {{key, good, limit, initial}…}, breakers {{key, good, reason, text}…},
+-- KEYS: [1] meta. ARGV: [1] {windows {{key, successes (0: a failure), limit, initial}…}, breakers {{key, good, reason, text}…},
 --   lane ('': none), base_ms, cap_ms, threshold}.
--- Returns list of {key, 'open'|'closed', until ms} for the breakers that changed.
+-- Returns list of {key, 'open'|'closed', until ms} for the breakers that changed, {key, 'wider', 0} for the
+--   windows that grew.
 -- Invariants: the window is that of policy/window.py (Postfix's qmgr_queue.c with feedback 1/N both ways
 --   and failure cohorts of 10); `busy` are the slots of its key now. Where it dies, the breaker of its key
 --   opens and it begins as new. A breaker opens for base * n^2 at its n-th opening in a row, capped, once
 --   `threshold` failures came in a row; what fails while it is open was begun before and counts no more.
 --   With a lane none opens while another session of it lives: a site that refuses one works with the others.
 --   Run twice it counts twice: the one script that is no statement of fact, so nobody repeats it.
--- Bound: O(keys of the request), at most 8.
+-- Bound: O(keys of the request), at most 8, each with at most 50 successes.
 local COHORTS = 10
 local changes = {}
 local function close(key)
@@ -25,18 +26,22 @@ local function fail(key, threshold, reason, text)
   call('HSET', k, 'until', until_ms, 'probe', '', 'reason', reason, 'text', text)
   changes[#changes + 1] = { key, 'open', until_ms, reason, text }
 end
-local function feed_window(key, good, limit, initial)
+local wider = {}
+local function feed_window(key, successes, limit, initial)
   local k = P .. 'fb:' .. key
   local h = call('HMGET', k, 'window', 'success', 'failure', 'cohorts')
   local window = tonumber(h[1]) or initial
   local success, failure, cohorts = tonumber(h[2]) or 0, tonumber(h[3]) or 0, tonumber(h[4]) or 0
-  if good then
+  if successes > 0 then
     cohorts = 0
-    if window < limit and window < call('SCARD', P .. 'sl:' .. key) + initial then
+    local before, bound = window, math.min(limit, call('SCARD', P .. 'sl:' .. key) + initial)
+    for _ = 1, successes do
+      if window >= bound then break end
       local g = 1 / window
       success = success + g
       while success + g / 2 >= 1 do window = window + 1; success = math.max(success - 1, 0); failure = 0 end
     end
+    if window > before then wider[#wider + 1] = { key, 'wider', 0 } end
     window = math.min(window, limit)
     close(key)
   else
@@ -66,4 +71,5 @@ for i, change in ipairs(changes) do
     ['until'] = change[3] / 1000, reason = change[4], text = change[5] }))
   answer[i] = { change[1], change[2], change[3] }
 end
+for _, grown in ipairs(wider) do answer[#answer + 1] = grown end
 return answer

@@ -14,7 +14,7 @@ local function refuse(key, limit, until_ms, reason)
   -- A lane that has a session is not put to rest: new mail may still wake that one.
   if sessions_of(lane) == 0 then park_lane(lane, until_ms, reason, key)
   else want_no_more(lane) end
-  return { 'no', key, tostring(limit), until_ms, reason }
+  return { 'no', key, limit, until_ms, reason }
 end
 local breakers = {}
 for _, key in ipairs(req.breakers) do breakers[#breakers + 1] = key end
@@ -31,7 +31,7 @@ if call('SISMEMBER', P .. 'ls:' .. lane, token) == 1 then
   return { 'ok', probing }
 end
 if not lane_has_queues(lane) then return { 'idle' } end
-if not is_leased(req.holder) then return { 'no', req.holder, '0', now + 1000, 'lease_lost' } end
+if not is_leased(req.holder) then return { 'no', req.holder, 0, now + 1000, 'lease_lost' } end
 local probing = {}
 for _, key in ipairs(breakers) do
   local b = call('HMGET', P .. 'br:' .. key, 'until', 'probe', 'reason')
