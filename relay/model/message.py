@@ -91,7 +91,7 @@ class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attempt came to for one recipient; fenced by (recipient, attempt).
+    """What one attempt came to for one recipient; fenced by (recipient, attempt, whose claim).
 
     `state` is delivered, failed, expired, deferred, held, or ready (given back: costs no step).
     `delay_s`: deferred: until the next attempt. `advance`: whether the step moves. `events`: the

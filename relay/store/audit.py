@@ -11,6 +11,7 @@ It reads everything: for an operator's question and for tests, never for a sched
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from relay.store.codec import SIGN_CHARACTERS
 from relay.store.keys import split_queue_name
 from relay.store.queue import Store
 from relay.store.snapshot import Snapshot, StoredRecipient, take_snapshot
@@ -105,7 +106,7 @@ def _structures(s: Snapshot) -> Iterator[str]:
             yield f"held recipient {rid} is not among the held of queue {queue}"
         elif record.state == "c" and held_by.get(rid) != record.holder:
             yield f"claimed recipient {rid} is not among the claims of {record.holder}"
-        if (record.state == "c") is not (record.holder != ""):
+        if (record.state == "c") is not (len(record.holder) > SIGN_CHARACTERS):
             yield f"recipient {rid} is {record.state} with holder {record.holder!r}"
     for kind, letter in (("qd", "d"), ("qh", "h")):
         for queue, members in s.of(kind).items():

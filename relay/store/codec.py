@@ -58,6 +58,10 @@ class MessageRecord(msgspec.Struct, array_like=True):
         return dict(json.loads(self.labels)[1]) if self.labels else {}
 
 
+#: Left of a holder's name when its claim is over (`sign_of` in `lua/_state.lua`).
+SIGN_CHARACTERS: Final = 6
+
+
 class RecipientRecord(msgspec.Struct, array_like=True):
     """A field of a message's hash or bucket: one recipient (see `lua/_common.lua`)."""
 

@@ -38,6 +38,10 @@ class Holdings:
         """A recipient is ours."""
         self._attempts[recipient_id] = attempt
 
+    def has(self, recipient_id: str, attempt: int) -> bool:
+        """Whether we are at this attempt, or a later one, already: the store forgot its claim."""
+        return self._attempts.get(recipient_id, 0) >= attempt
+
     def settled(self, recipient_id: str, attempt: int) -> None:
         """Its attempt is recorded."""
         if self._attempts.get(recipient_id) == attempt:

@@ -331,6 +331,7 @@ class Work:
             found = [
                 await self._with_content(message, part[2])
                 for message, part in zip(claimed, parts, strict=True)
+                if message.recipients
             ]
         except BaseException:
             self.give_up(claimed)
@@ -356,6 +357,7 @@ class Work:
         recipients = tuple(
             ClaimedRecipient(number, address, destination, attempt, step, queue)
             for number, address, destination, attempt, step in unpack(rows)
+            if not self.holdings.has(f"{name}.{number}", attempt)
         )
         for item in recipients:
             self.holdings.claimed(f"{name}.{item.number}", item.attempt)

@@ -22,6 +22,7 @@ class Recipient:
     attempt: int = 0
     due: float = 0.0
     holder: str = ""
+    claimant: str = ""
     wish: str = ""
     is_marked: bool = False
 
@@ -115,7 +116,7 @@ class Model:
         row = self.recipient(rid)
         assert row is not None and row.state == "r", f"{rid} was claimed while {row}"
         assert self.may_move(row.queue), f"{rid} was claimed from a queue that rests"
-        row.state, row.holder = "c", holder
+        row.state, row.holder, row.claimant = "c", holder, holder
         row.attempt += 1
         row.claims += 1
         row.is_marked = False
@@ -125,16 +126,22 @@ class Model:
         row = self.recipient(rid)
         if row is None:
             return "unknown"
-        if row.attempt == attempt:
-            if row.state == "c" and row.holder == holder:
-                self._apply(rid, row, kind, delay)
-                return "ok"
+        is_end = kind in FINAL and not row.is_final
+        if row.attempt == attempt and row.claimant == holder:
             if row.state == kind:
                 return "again"
-            if kind in FINAL and not row.is_final:
-                self._apply(rid, row, kind, delay)
-                return "ok"
-        return "fenced"
+            if row.state != "c" and not is_end:
+                return "fenced"
+        elif not (is_end and row.attempt < attempt and self._is_free(row, holder)):
+            return "fenced"
+        row.attempt, row.claimant = attempt, holder
+        self._apply(rid, row, kind, delay)
+        return "ok"
+
+    @staticmethod
+    def _is_free(row: Recipient, holder: str) -> bool:
+        """Whether nobody else is at it."""
+        return row.state != "s" and (row.state != "c" or row.holder == holder)
 
     def _apply(self, rid: str, row: Recipient, kind: str, delay: float) -> None:
         row.holder, row.claims, row.is_marked = "", 0, False

@@ -4,6 +4,7 @@ RELAY_TEST_PROFILE=thorough walks 50 times as far, and elsewhere each time.
 """
 
 import asyncio
+import copy
 import itertools
 import os
 from collections import Counter
@@ -28,7 +29,8 @@ from relay.model.errors import IdempotencyConflict, LeaseLost, NotFound, StateCo
 from relay.model.message import Submission
 from relay.model.state import State
 from relay.store.audit import findings
-from relay.store.codec import encode_content, unpack
+from relay.store.codec import SIGN_CHARACTERS, encode_content, unpack
+from relay.store.holdings import Holdings
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.snapshot import take_snapshot
 from relay.store.views import QueueMatch
@@ -65,6 +67,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.model = Model()
         self.attempts: list[tuple[str, int, Work]] = []
+        self.works: dict[str, Work] = {}
         self.sessions: dict[str, tuple[Work, str]] = {}
         self.requests: list[Submission] = []
 
@@ -94,6 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
     def new_worker(self) -> Work:
         work = self.run(mail.worker(self.store))
         self.model.leases[work.holder] = self.model.now + mail.LEASE_S
+        self.works[work.holder] = work
         return work
 
     # -- producers ---------------------------------------------------------------------------
@@ -396,6 +400,7 @@ class StoreMachine(RuleBasedStateMachine):
             delay = delay or 100.0
         done = mail.outcome(queue_id, int(number), attempt, state, delay_s=delay)
         answers = self.run(mail.settle(work, [done]))
+        work.holdings.settled(rid, attempt)
         assert answers == [self.model.settle(rid, attempt, KINDS[state], work.holder, done.delay_s)]
         self.model.tidy()
 
@@ -524,6 +529,36 @@ class StoreMachine(RuleBasedStateMachine):
                 self.model.leases[work.holder] = self.model.now
         self.workers[which] = self.new_worker()
 
+    # -- replication -------------------------------------------------------------------------
+
+    #: What a replica has: all keys of the server as it dumps them, and what we knew then.
+    replica: tuple[dict[bytes, bytes], tuple[Any, ...]] | None = None
+
+    @rule(fails=st.booleans())
+    def replicate_or_fail_over(self, fails: bool) -> None:
+        """A replica has all there is, or takes over and knows nothing of what came since."""
+        with self.server.client() as client:
+            if not fails or self.replica is None:
+                dumped = {key: bytes(client.dump(key) or b"") for key in client.scan_iter()}
+                self.replica = dumped, copy.deepcopy(self.our_side())
+                return
+            client.flushdb()
+            for key, value in self.replica[0].items():
+                client.restore(key, 0, value)
+        ours = copy.deepcopy(self.replica[1])
+        self.model, self.requests, self.staging, sessions = ours
+        self.sessions = {token: (self.works[who], lane) for token, (who, lane) in sessions.items()}
+        # Attempts are the workers' own: they go on, and end in a store that may not know of them.
+        for work in self.works.values():
+            work.holdings = Holdings(self.store)
+        for rid, row in self.model.recipients():
+            if row.state == "c":
+                self.works[row.holder].holdings.claimed(rid, row.attempt)
+
+    def our_side(self) -> tuple[Any, ...]:
+        sessions = {token: (work.holder, lane) for token, (work, lane) in self.sessions.items()}
+        return self.model, self.requests, self.staging, sessions
+
     # -- what holds after each of them -------------------------------------------------------
 
     @invariant()
@@ -547,7 +582,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @staticmethod
     def shape_of_twin(row: Recipient) -> tuple[Any, ...]:
-        return (row.state, row.step, row.claims, row.attempt, row.holder)
+        holder = row.holder or row.claimant[-SIGN_CHARACTERS:]
+        return (row.state, row.step, row.claims, row.attempt, holder)
 
     def teardown(self) -> None:
         try:

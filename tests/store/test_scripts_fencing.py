@@ -1,7 +1,8 @@
 """Who may still change a recipient after its lease was lost, and what is said of the others.
 
-Fenced by (recipient, attempt): a final outcome that comes late still applies if the recipient has
-not been claimed since; anything else then changes nothing, and a delivery too many is recorded.
+Fenced by (recipient, attempt, whose claim): a final outcome that comes late still applies if the
+recipient has not been claimed since; anything else then changes nothing, and a delivery too many is
+recorded. A failover of Redis may lose a claim, and let another worker make the same attempt.
 """
 
 from collections.abc import AsyncIterator
@@ -140,6 +141,79 @@ async def test_lease_that_is_being_reclaimed_cannot_be_renewed(store: Store) -> 
     with pytest.raises(LeaseLost):
         await work.renew()
     assert await audit(store) == []
+
+
+@pytest.fixture
+async def forgotten(store: Store) -> AsyncIterator[Two]:
+    """The recipient was claimed by `late`; then a replica took over that had not heard of it."""
+    late, live = await mail.worker(store), await mail.worker(store)
+    await late.routed("one.test", LANE, b"site", fresh_s=10_000)
+    await store.accept(mail.submission("ann@one.test", queue_id=ID))
+    replica = await all_keys(store)
+    await late.claim(LANE, limit=1, octets=1 << 20)
+    await store.wire.call("FLUSHDB")
+    for key, value in replica.items():
+        await store.wire.call("RESTORE", key, 0, value)
+    yield Two(store, late, live)
+    assert await audit(store) == []
+
+
+async def all_keys(store: Store) -> dict[bytes, bytes]:
+    return {key: await store.wire.call("DUMP", key) for key in await store.wire.call("KEYS", "*")}
+
+
+@pytest.mark.parametrize("first", ["late", "live"])
+async def test_two_deliveries_by_the_same_attempt_are_one_and_a_duplicate(
+    forgotten: Two, first: str
+) -> None:
+    (again,) = (await forgotten.live.claim(LANE, limit=1, octets=1 << 20)).messages
+    assert again.recipients[0].attempt == 1
+    order = [forgotten.late, forgotten.live]
+    for work in order if first == "late" else reversed(order):
+        answer = await forgotten.settle(work, 1, State.DELIVERED)
+        assert answer == ("ok" if work is forgotten.live else "fenced")
+    assert await forgotten.duplicates() == [1]
+    assert await forgotten.state() == "delivered"
+    # Told twice it stays what it was.
+    assert await forgotten.settle(forgotten.live, 1, State.DELIVERED) == "again"
+    assert await forgotten.settle(forgotten.late, 1, State.DELIVERED) == "fenced"
+
+
+async def test_outcome_of_a_forgotten_claim_does_not_pass_for_that_of_another(
+    forgotten: Two,
+) -> None:
+    await forgotten.live.claim(LANE, limit=1, octets=1 << 20)
+    assert await forgotten.settle(forgotten.live, 1, State.DEFERRED) == "ok"
+    assert await forgotten.settle(forgotten.late, 1, State.DEFERRED) == "fenced"
+    assert await forgotten.settle(forgotten.late, 1, State.DELIVERED) == "fenced"
+    assert await forgotten.duplicates() == [1]
+    assert await forgotten.state() == "deferred"
+
+
+@pytest.mark.parametrize("state", FINAL)
+async def test_end_of_a_forgotten_claim_counts_while_nobody_has_claimed_since(
+    forgotten: Two, state: State
+) -> None:
+    assert await forgotten.settle(forgotten.late, 1, state) == "ok"
+    assert await forgotten.state() == str(state)
+    assert await forgotten.duplicates() == []
+    assert await forgotten.settle(forgotten.late, 1, state) == "again"
+    assert not (await forgotten.live.claim(LANE, limit=1, octets=1 << 20)).messages
+
+
+async def test_other_outcomes_of_a_forgotten_claim_change_nothing(forgotten: Two) -> None:
+    before = await mail.everything(forgotten.store)
+    for state in (State.DEFERRED, State.READY, State.HELD):
+        assert await forgotten.settle(forgotten.late, 1, state) == "fenced"
+    assert await mail.everything(forgotten.store) == before
+
+
+async def test_mail_in_hand_is_not_sent_again_by_the_same_worker(forgotten: Two) -> None:
+    """The store hands out anew what it has forgotten; who still has it knows better."""
+    assert not (await forgotten.late.claim(LANE, limit=1, octets=1 << 20)).messages
+    assert await forgotten.settle(forgotten.late, 1, State.DELIVERED) == "ok"
+    assert await forgotten.state() == "delivered"
+    assert await forgotten.duplicates() == []
 
 
 @pytest.mark.parametrize(

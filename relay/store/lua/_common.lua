@@ -36,6 +36,7 @@ local function begin(keys, arguments)
 end
 
 -- Recipient records: msgpack array, indices below; readers in Python: codec.RecipientRecord.
+-- HOLDER: who has it claimed; afterwards the sign of who had (_state.lua).
 local VERSION, STATE, ADDRESS, DESTINATION, STEP, CLAIMS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7
 local REASON, TEXT, DUE, HOLDER, WISH = 8, 9, 10, 11, 12
 -- What the last attempt met, one line (store/answer.py); absent before the first. TEXT is empty where

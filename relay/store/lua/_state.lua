@@ -7,6 +7,9 @@ end
 -- A recipient whose last claims were lost in a row, so many of them: perhaps it ends its workers. It is
 -- claimed alone, and a holder has one such at a time: key `ia:<holder>`.
 local SUSPECT_CLAIMS, POISON_CLAIMS = 3, 5
+-- Whose claim the last one was, kept when it is over: a failover that lost a claim lets another
+-- holder make the same attempt. Six characters are enough to tell two holders of one recipient apart.
+local function sign_of(holder) return string.sub(holder, -6) end
 -- `ic`: a claim, `is`: a mark of this holder is over.
 local function lets_go(kind, holder, member)
   local key = P .. kind .. ':' .. holder
@@ -25,7 +28,7 @@ local function leave_state(q, rid, rec)
     lets_go('ic', rec[HOLDER], rid)
     lets_go('is', rec[HOLDER], rid .. ':' .. rec[ATTEMPT])
     if rec[CLAIMS] > SUSPECT_CLAIMS then call('DEL', P .. 'ia:' .. rec[HOLDER]) end
-    rec[HOLDER] = ''
+    rec[HOLDER] = sign_of(rec[HOLDER])
   end
 end
 local function enter_ready(q, rid, rec, at_front)

@@ -7,9 +7,9 @@
 --   it is queued with the first of them that applies.
 --   kind: D delivered, F failed, X expired, d deferred, r given back, h held.
 -- Returns a word per item: 'ok' | 'again' (was settled so before) | 'fenced' | 'unknown'.
--- Invariants: fenced by (recipient, attempt): a final outcome still applies after a lost lease if the
---   recipient has not been claimed since, anything else then changes nothing; a delivery that comes
---   too late is recorded as recipient.duplicate; one bad item never blocks the others.
+-- Invariants: fenced by (recipient, attempt, whose claim): a final outcome still applies after a lost lease if the
+--   recipient has not been claimed since, also where a failover of Redis lost the claim; anything else then changes
+--   nothing; a delivery that comes too late is recorded as recipient.duplicate; one bad item never blocks the others.
 -- Bound: O(items), at most 256.
 mark_dots(req.holder, req.marks)
 local function apply(item, m, rec)
@@ -43,6 +43,11 @@ local function apply(item, m, rec)
     if type ~= '' then emit(type, rid .. ':' .. rec[ATTEMPT] .. ':' .. type, item[11]) end
   end
 end
+-- An attempt of which the store knows nothing: a failover lost the claim. Its end counts all the same,
+-- unless another has claimed the recipient since, or its message is not even committed.
+local function was_forgotten(rec, attempt)
+  return rec[ATTEMPT] < attempt and rec[STATE] ~= 's' and (rec[STATE] ~= 'c' or rec[HOLDER] == req.holder)
+end
 local known = {}
 local function settle(item)
   local id, n, attempt, kind = item[1], item[2], item[3], item[4]
@@ -51,10 +56,15 @@ local function settle(item)
   if m then rec = load_recipient(id, n) else m, rec = load_both(id, n) end
   known[id] = m
   if not rec then return 'unknown' end
-  if rec[ATTEMPT] == attempt then
-    if rec[STATE] == 'c' and rec[HOLDER] == req.holder then apply(item, m, rec); return 'ok' end
+  if rec[ATTEMPT] == attempt and (rec[HOLDER] == '' or sign_of(rec[HOLDER]) == sign_of(req.holder)) then
+    if rec[STATE] == 'c' then apply(item, m, rec); return 'ok' end
     if rec[STATE] == kind then return 'again' end
     if FINAL[kind] and not FINAL[rec[STATE]] then apply(item, m, rec); return 'ok' end
+  elseif FINAL[kind] and not FINAL[rec[STATE]] and was_forgotten(rec, attempt) then
+    rec[ATTEMPT] = attempt
+    if rec[STATE] ~= 'c' then rec[HOLDER] = sign_of(req.holder) end
+    apply(item, m, rec)
+    return 'ok'
   end
   if kind == 'D' then
     emit('recipient.duplicate', rid_of(id, n) .. ':' .. attempt .. ':recipient.duplicate',

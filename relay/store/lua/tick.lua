@@ -79,7 +79,7 @@ local function reclaim(holder, expiry)
   for _, rid in ipairs(rids) do come_back(holder, rid, req.uncertain, unheard) end
   for _, entry in ipairs(call('SRANDMEMBER', P .. 'ih:' .. holder, 500)) do give_back(holder, entry) end
   budget = budget - #rids
-  worked = worked + #rids
+  worked = worked + #rids + 1
   remove_ended()
   if call('EXISTS', P .. 'ic:' .. holder, P .. 'ih:' .. holder) == 0 then
     call('DEL', P .. 'is:' .. holder, P .. 'iv:' .. holder, P .. 'ia:' .. holder)
