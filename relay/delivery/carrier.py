@@ -103,7 +103,7 @@ class Carrier:
         """A usable connection, opening one where needed; False: none is to be had now."""
         if self.failure is not None or self._context.is_draining:
             return False
-        if self._context.work.holder != self._holder or not self._context.may_begin:
+        if not self._context.may_begin(self._holder):
             return False  # our slots are gone, or soon are, with the lease that they hang on
         session = self._session
         if session is not None:
@@ -212,7 +212,7 @@ class Carrier:
             announced = None
         result = await self._session.transact(
             load.transaction,
-            before_dot=lambda: context.may_send(load),
+            before_dot=lambda: context.may_send(load, self._holder),
             following=announced,
         )
         self._load = None
@@ -245,8 +245,10 @@ class Carrier:
         return self._load is not None and not self._load.dotted
 
     def is_past_dot(self) -> bool:
-        """Whether the final dot may be on its way: the reply to it is worth waiting for."""
-        return self._load is not None and self._load.dotted
+        """Whether the peer has the final dot: its reply is worth waiting for."""
+        session = self._session
+        is_heard = session is not None and not session.is_unheard
+        return self._load is not None and self._load.dotted and is_heard
 
     async def fail(self, verdict: Verdict) -> None:
         """End the session's work by a verdict from outside; what it has goes back to ready."""

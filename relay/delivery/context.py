@@ -29,7 +29,7 @@ from relay.store.keys import CLASS_LETTER
 from relay.store.settler import Settler
 from relay.store.work import Ceilings, Claim, Rate, Report, Taken, Work
 
-#: Shares of a lease (15 s), counted from its last renewal by the monotonic clock. Later than this
+#: Shares of a lease (15 s), counted from its last renewal by our own clock. Later than this
 #: no dot is written …
 DOTS_UNTIL = 2 / 3
 #: … and what has sent none ends: its slots are about to be another worker's.
@@ -56,7 +56,7 @@ class LeaseView(Protocol):
     """When the lease was last renewed (monotonic seconds)."""
 
     @property
-    def renewed_at(self) -> float: ...
+    def age_s(self) -> float: ...
 
 
 class Lanes(Protocol):
@@ -262,20 +262,25 @@ class Context:
         """Whether a verb (cancel, hold) took recipients of the load from us."""
         return not self.revoked.isdisjoint(load.recipient_ids)
 
-    async def may_send(self, load: Load) -> bool:
-        """The gate before each dot: lease fresh, nothing revoked, the mark on its way to Redis."""
-        if self.is_revoked(load) or not self.may_begin:
+    async def may_send(self, load: Load, holder: str) -> bool:
+        """The gate before each dot: lease fresh, nothing revoked, the mark on its way to Redis.
+
+        `holder` is the incarnation that claimed the load.
+        """
+        if self.is_revoked(load) or not self.may_begin(holder):
             return False
         policy = self.retry_rules.uncertain[load.message.mail_class]
         confirmed = policy is not UncertainPolicy.RETRY
         marked = await self.settler.mark(load.marks, confirmed=confirmed)
-        load.dotted = marked and self.may_begin
+        load.dotted = marked and self.may_begin(holder)
         return load.dotted
 
-    @property
-    def may_begin(self) -> bool:
-        """Whether the lease is fresh enough for another dot."""
-        return self._lease_age() < DOTS_UNTIL
+    def may_begin(self, holder: str) -> bool:
+        """Whether the lease is still this incarnation's and fresh enough for another dot.
+
+        After a pause of ours there may be a fresh one already, and what the old one held is gone.
+        """
+        return self.work.holder == holder and self._lease_age() < DOTS_UNTIL
 
     @property
     def is_losing_lease(self) -> bool:
@@ -284,8 +289,7 @@ class Context:
 
     def _lease_age(self) -> float:
         """As a share of its length."""
-        lease_s = self.directory.settings.worker.lease
-        return (time.monotonic() - self._lease.renewed_at) / lease_s
+        return self._lease.age_s / self.directory.settings.worker.lease
 
     # -- facts -------------------------------------------------------------------------------
 

@@ -75,10 +75,14 @@ class Engine:
         self._reporter = MeterReporter(self._store.meter, "worker", lambda: self._store)
         info = {"pid": os.getpid(), "pools": list(self.settings.worker.pools)}
         work = Work(self._store, lease_s=self.settings.worker.lease, info=info)
-        self._settler = Settler(work)
         self._keeper = LeaseKeeper(
-            self.settings.redis.url, work, on_revoked=self._revoke, on_mismatch=self._give_up
+            self.settings.redis.url,
+            work,
+            on_revoked=self._revoke,
+            on_lost=self._retreat,
+            on_mismatch=self._give_up,
         )
+        self._settler = Settler(work, on_fenced=self._keeper.doubt)
         directory = load_directory(self.settings, self._resolver)
         self._context = Context(directory, work, self._settler, self._keeper, self._lanes)
         self._ticker = Ticker(self._context)
@@ -129,8 +133,13 @@ class Engine:
         """End sessions before their slots are given to others."""
         while True:
             await asyncio.sleep(LOOK_AT_LEASE * self.settings.worker.lease)
-            if self._context.is_losing_lease and (ended := self._lanes.retreat()):
-                _log.warning("lease.sessions_ended", sessions=ended)
+            if self._context.is_losing_lease:
+                self._retreat()
+
+    def _retreat(self) -> None:
+        """End sessions whose slots are others' now, or are about to be."""
+        if ended := self._lanes.retreat():
+            _log.warning("lease.sessions_ended", sessions=ended)
 
     async def _reconcile(self) -> None:
         """Give back what replies that were lost with a connection left on our account."""

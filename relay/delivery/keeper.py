@@ -21,6 +21,8 @@ RENEW_EVERY = 0.2
 ANSWER_WITHIN = 1 / 3
 RETRY_EVERY_S = 0.5
 HANGS_S = 60.0
+#: A clock that goes on while the machine sleeps, where there is one (Linux).
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = structlog.get_logger("relay.lease")
 
@@ -28,7 +30,8 @@ _log = structlog.get_logger("relay.lease")
 class LeaseKeeper:
     """Begins, renews and ends the lease of `work`.
 
-    Tells the loop which recipients were revoked, and that another version took the store over.
+    Tells the loop which recipients were revoked, that the lease was lost with all that hung on it,
+    and that another version took the store over.
     """
 
     def __init__(
@@ -37,23 +40,26 @@ class LeaseKeeper:
         work: Work,
         *,
         on_revoked: Callable[[list[str]], None],
+        on_lost: Callable[[], None],
         on_mismatch: Callable[[ScriptMismatch], None],
     ) -> None:
         self._url = url
         self._work = work
         self._on_revoked = on_revoked
+        self._on_lost = on_lost
         self._on_mismatch = on_mismatch
         self._engine_loop = asyncio.get_running_loop()
         self._loop_seen = time.monotonic()
         self._renewed_at = float("-inf")
         self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._main, name="lease", daemon=True)
 
     @property
-    def renewed_at(self) -> float:
-        """Monotonic time of the last renewal that Redis confirmed."""
-        return self._renewed_at
+    def age_s(self) -> float:
+        """Seconds since the last renewal that Redis confirmed was asked for."""
+        return time.clock_gettime(_CLOCK) - self._renewed_at
 
     async def start(self) -> None:
         """Begin the lease; returns when Redis has it."""
@@ -66,9 +72,15 @@ class LeaseKeeper:
         """Called by the engine's loop again and again: it is alive."""
         self._loop_seen = time.monotonic()
 
+    def doubt(self) -> None:
+        """Others have what we held, whatever our clock says: ask for the lease before any dot."""
+        self._renewed_at = float("-inf")
+        self._hurry.set()
+
     async def stop(self) -> None:
         """End the lease; what is still held returns at once."""
         self._stop.set()
+        self._hurry.set()
         await asyncio.to_thread(self._thread.join, 10.0)
 
     def _main(self) -> None:
@@ -94,7 +106,8 @@ class LeaseKeeper:
                 _log.warning("lease.not_renewed", detail=str(error))
             except Exception:  # out of memory, say: without a lease this worker would be no use
                 _log.exception("lease.not_renewed")
-            await asyncio.to_thread(self._stop.wait, pause_s)
+            await asyncio.to_thread(self._hurry.wait, pause_s)
+            self._hurry.clear()
         if store is not None:
             await self._end(store)
 
@@ -104,7 +117,7 @@ class LeaseKeeper:
         return await Store.open(wire, self._work.store.mode)
 
     async def _renew(self, store: Store) -> None:
-        work, began = self._work, time.monotonic()
+        work, began = self._work, time.clock_gettime(_CLOCK)
         try:
             if not self._begun.is_set():
                 await work.begin(store)
@@ -112,6 +125,7 @@ class LeaseKeeper:
             revoked = await work.renew(store)
         except LeaseLost:
             _log.warning("lease.lost", incarnation=work.holder)
+            self._engine_loop.call_soon_threadsafe(self._on_lost)
             await work.begin(store)
             revoked = []
         # The moment of asking counts, not that of the answer.

@@ -35,7 +35,7 @@ class Leaver(Protocol):
         ...
 
     def is_past_dot(self) -> bool:
-        """Whether the final dot may be on its way: the reply to it is worth waiting for."""
+        """Whether the peer has the final dot: its reply is worth waiting for."""
         ...
 
 

@@ -120,6 +120,11 @@ class Session:
         """Whether another transaction may be run."""
         return self._client.is_usable and self._stream.is_open
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether some of what was said has not reached the peer: it reads slowly, or is gone."""
+        return self._stream.undelivered
+
     def is_idle_alive(self) -> bool:
         """Whether the idle session still lives: the peer neither went nor spoke unasked."""
         return (

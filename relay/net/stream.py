@@ -12,11 +12,14 @@ Rules of this file:
 
 import asyncio
 import contextlib
+import fcntl
 import ipaddress
 import os
 import socket
 import ssl
+import struct
 import sys
+import termios
 from typing import cast
 
 from relay.model.errors import ConnectFailed, ConnectionLost, DeadlineExpired, TlsFailed
@@ -28,6 +31,8 @@ RECEIVE_OCTETS = 256 * 1024
 _TLS_SHUTDOWN_S = 2.0
 #: linux/in.h: the port is chosen at connect, so many connections share one source address.
 _IP_BIND_ADDRESS_NO_PORT = 24
+#: SO_LINGER on, for no time: closing forgets what the kernel has not sent, and resets.
+_FORGET = struct.pack("ii", 1, 0)
 
 
 def is_loopback(address: str) -> bool:
@@ -88,6 +93,11 @@ class Stream(asyncio.Protocol):
     def unwritten(self) -> bool:
         """Whether octets given to `write` have not reached the kernel, or the TLS layer."""
         return self._is_write_paused
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether octets given to `write` have not reached the peer's host."""
+        return self._is_write_paused or _unacknowledged(self._socket) > 0
 
     def write(self, data: bytes) -> None:
         """Hand octets over; ConnectionLost where there is no connection."""
@@ -165,8 +175,11 @@ class Stream(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection; returns at once, never raises."""
+        """Drop the connection with what has not reached the peer; returns at once, never raises."""
         if self._transport is not None:
+            if self.undelivered:
+                with contextlib.suppress(OSError):
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FORGET)
             abort_transport(self._transport)
 
     async def wait_closed(self, timeout_s: float) -> None:
@@ -311,6 +324,14 @@ def _socket_to(address: str, source_address: str) -> socket.socket:
         sock.close()
         raise ConnectFailed(f"cannot connect from {source_address}: {_text(error)}") from error
     return sock
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """Octets in the kernel that the peer's has not confirmed (tcp(7): SIOCOUTQ); 0 where gone."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
 
 
 def _text(error: OSError) -> str:

@@ -7,7 +7,7 @@ wait before the next dot.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import structlog
@@ -79,8 +79,10 @@ class Group(NamedTuple):
 class Settler:
     """`await settle(outcomes)` hands over; `await mark(marks)` goes before a dot."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, *, on_fenced: Callable[[], None] = lambda: None) -> None:
+        """`on_fenced` is called when what was marked turns out to be others' already."""
         self._work = work
+        self._on_fenced = on_fenced
         self._groups: deque[Group] = deque()
         self._unsettled = 0
         self._room = asyncio.Event()
@@ -154,15 +156,19 @@ class Settler:
             reply = await self._work.store.scripts.post("mark", request)
         except StoreError:
             return False
-        reply.add_done_callback(lambda answered: self._mark_again(request, answered))
+        reply.add_done_callback(lambda answered: self._see_to_marks(request, answered))
         return True
 
-    def _mark_again(self, request: dict[str, Any], answered: "asyncio.Future[Any]") -> None:
+    def _see_to_marks(self, request: dict[str, Any], answered: "asyncio.Future[Any]") -> None:
         """A mark that Redis lost when it died, or refused, is made again, in case we die next."""
-        if not answered.cancelled() and has_failed(answered):
+        if answered.cancelled():
+            return
+        if has_failed(answered):
             task = asyncio.create_task(self._insist(request), name="mark")
             self._insisting.add(task)
             task.add_done_callback(self._insisting.discard)
+        elif answered.result() < len(request["marks"]) and request["holder"] == self._work.holder:
+            self._on_fenced()
 
     async def _insist(self, request: dict[str, Any]) -> None:
         while True:

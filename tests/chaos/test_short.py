@@ -8,13 +8,16 @@ import pytest
 from tests.chaos import (
     f01_processes_killed,
     f02_redis_killed,
+    f05_stolen_leases,
     f06_random_deferrals,
     f07_limiter,
     f08_dead_domain,
     f09_dns_failures,
     f10_slow_drip,
+    f15_rolling_restarts,
     f17_backlog,
     f18_two_hosts,
+    f19_paused_worker,
 )
 from tests.support.hosts import why_not
 
@@ -31,6 +34,12 @@ async def test_kills_of_redis_lose_nothing_and_hide_no_duplicate(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f02_redis_killed.run(tmp_path, f02_redis_killed.SHORT))
+
+
+async def test_worker_whose_lease_is_stolen_at_data_writes_no_dot(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f05_stolen_leases.run(tmp_path, f05_stolen_leases.SHORT))
 
 
 async def test_messages_deferred_at_random_arrive_once_each(tmp_path: Path, tell: Tell) -> None:
@@ -55,6 +64,12 @@ async def test_dripping_servers_take_no_place_from_others(tmp_path: Path, tell: 
     tell(await f10_slow_drip.run(tmp_path, f10_slow_drip.SHORT))
 
 
+async def test_workers_told_to_stop_lose_nothing_and_leave_nothing_uncertain(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f15_rolling_restarts.run(tmp_path, f15_rolling_restarts.SHORT))
+
+
 async def test_tick_and_pages_cost_the_same_however_much_is_queued(
     tmp_path: Path, tell: Tell
 ) -> None:
@@ -66,3 +81,9 @@ async def test_host_that_is_cut_off_loses_nothing_and_keeps_no_connection(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f18_two_hosts.run(tmp_path, f18_two_hosts.SHORT))
+
+
+async def test_worker_that_stood_still_loses_nothing_and_hides_no_duplicate(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f19_paused_worker.run(tmp_path, f19_paused_worker.SHORT))

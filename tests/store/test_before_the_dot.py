@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,9 +25,9 @@ RETRY, HOLD, ASSUME = UncertainPolicy.RETRY, UncertainPolicy.HOLD, UncertainPoli
 
 
 class Lease(msgspec.Struct):
-    """When it was last renewed, by the monotonic clock."""
+    """How long ago it was renewed."""
 
-    renewed_at: float
+    age_s: float = 0.0
 
 
 class Gate(msgspec.Struct):
@@ -39,9 +38,11 @@ class Gate(msgspec.Struct):
     lease: Lease
     work: Work
     store: Store
+    holder: str
+    fenced: asyncio.Event
 
     async def opens(self) -> bool:
-        return await self.context.may_send(self.load)
+        return await self.context.may_send(self.load, self.holder)
 
     async def marks(self) -> int:
         return int(await self.store.wire.call("SCARD", f"{self.store.p}is:{self.work.holder}"))
@@ -63,8 +64,9 @@ async def gate_of(store: Store, policy: UncertainPolicy = RETRY) -> AsyncIterato
     await store.accept(mail.submission("a@one.test", "b@one.test"))
     (load,) = loads_of(await work.claim(LANE, limit=5, octets=1 << 20), 50)
     resolver = Resolver.from_settings(settings)
-    lease = Lease(time.monotonic())
-    settler = Settler(work)
+    lease = Lease()
+    fenced = asyncio.Event()
+    settler = Settler(work, on_fenced=fenced.set)
     context = Context(
         load_directory(settings, resolver),
         work,
@@ -73,7 +75,7 @@ async def gate_of(store: Store, policy: UncertainPolicy = RETRY) -> AsyncIterato
         Lanes(settings.worker, _serve_nothing),
     )
     try:
-        yield Gate(context, load, lease, work, store)
+        yield Gate(context, load, lease, work, store, work.holder, fenced)
     finally:
         await settler.stop(within_s=1)
         await resolver.aclose()
@@ -91,11 +93,31 @@ async def test_dot_is_marked_before_it_is_sent(store: Store, policy: UncertainPo
 async def test_no_dot_is_sent_on_a_lease_that_was_not_renewed_lately(store: Store) -> None:
     """Beyond 10 s another worker may have the mail already: a lease lasts for 15 s."""
     async with gate_of(store) as gate:
-        gate.lease.renewed_at -= 10.1
+        gate.lease.age_s = 10.1
         assert not await gate.opens()
         assert not gate.load.dotted
         await store.ping()
         assert await gate.marks() == 0
+
+
+async def test_no_dot_is_sent_on_a_new_lease_for_what_hung_on_the_old_one(store: Store) -> None:
+    """After a pause the lease is renewed before the session hears that its server said 354."""
+    async with gate_of(store) as gate:
+        await gate.work.begin()
+        assert not await gate.opens()
+        assert not gate.load.dotted
+
+
+async def test_mark_tells_that_another_has_the_mail_whatever_our_clock_says(store: Store) -> None:
+    async with gate_of(store) as gate:
+        assert await gate.opens()
+        await store.ping()
+        assert not gate.fenced.is_set()
+        await mail.shift(store, mail.LEASE_S + 1)
+        await mail.tick(await mail.worker(store))
+        assert await gate.opens()
+        async with asyncio.timeout(10):
+            await gate.fenced.wait()
 
 
 async def test_no_dot_is_sent_for_a_recipient_that_was_cancelled_or_held(store: Store) -> None:

@@ -1,4 +1,7 @@
-"""Stands between a worker and Redis and loses replies: what was asked is done, unheard."""
+"""Stands between a worker and Redis and loses replies: what was asked is done, unheard.
+
+It can also be cut: nothing passes either way, and nobody is told.
+"""
 
 import asyncio
 import contextlib
@@ -15,6 +18,16 @@ class LossyProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.lost = asyncio.Event()
+        self._passes = asyncio.Event()
+        self._passes.set()
+
+    def cut(self) -> None:
+        """From now on nothing passes, either way, until `mend`; then all of it does."""
+        self._passes.clear()
+
+    def mend(self) -> None:
+        """Let pass again."""
+        self._passes.set()
 
     def lose(self, script: str) -> None:
         """The next call of this script is carried out and its reply lost with the connection."""
@@ -52,6 +65,7 @@ class LossyProxy:
             if self._doomed and self._doomed in data:
                 self._doomed = b""
                 muted.set()
+            await self._passes.wait()
             server.write(data)
             await server.drain()
         raise ConnectionResetError("the client is gone")
@@ -63,6 +77,7 @@ class LossyProxy:
             if muted.is_set():
                 self.lost.set()
                 raise ConnectionResetError("the reply is lost")
+            await self._passes.wait()
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError("the server is gone")
