@@ -183,7 +183,7 @@ class Engine:
         """Lanes taken up; None where there is no room for more."""
         taken_up = 0
         while await self._lanes.make_room():
-            limit = min(HAND_OVER, self._lanes.room)
+            limit = min(HAND_OVER, self._lanes.places)
             names = await self._context.work.wanting(pool, limit, stays=stays, late=late)
             await self._offer(pool, names)
             taken_up += len(names)
@@ -198,6 +198,7 @@ class Engine:
     async def _offer(self, pool: str, names: Iterable[str]) -> None:
         refused = [lane for lane in names if not self._lanes.offer(lane)]
         if refused:
+            self._lanes.give_way(len(refused))
             await self._context.work.put_back(pool, refused)
 
     async def route(self) -> None:

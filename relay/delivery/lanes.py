@@ -20,8 +20,10 @@ REFUSED_PAUSE_S = 1.0
 #: A session whose peer has not moved anything for this long counts as slow.
 SLOW_S = 5.0
 _POLL_S = 0.5
-#: Idle sessions that make room at one time, and how long room is waited for.
-MADE_AT_ONCE = 50
+#: New mail is left to a busy session of its lane so long: most claim again within that, and opening
+#: another costs as much as sending five messages.
+SOON_S = 0.03
+#: How long room is waited for.
 MAKE_ROOM_S = 2.0
 
 _log = structlog.get_logger("relay.engine")
@@ -45,6 +47,7 @@ class _Lane:
     def __init__(self) -> None:
         self.sessions = 0
         self.refused_until = 0.0
+        self.is_asked = False
         self.claimed_at: dict[asyncio.Task[Any], float] = {}
         self._idle: list[asyncio.Future[None]] = []
 
@@ -78,6 +81,7 @@ class Lanes:
         self._tasks: set[asyncio.Task[None]] = set()
         # Both in the order of their beginning, the longest first.
         self._idle: dict[asyncio.Task[Any], asyncio.Timeout] = {}
+        self._leaving: set[asyncio.Task[Any]] = set()
         self._opening: dict[asyncio.Task[Any], tuple[float, asyncio.Timeout]] = {}
         self._leavers: dict[asyncio.Task[Any], Leaver] = {}
         self._giving_way: set[asyncio.Task[Any]] = set()
@@ -99,6 +103,11 @@ class Lanes:
         slow = self._slow()
         return room if slow <= self._worker.max_sessions // 2 else min(room, 1)
 
+    @property
+    def places(self) -> int:
+        """Lanes that may be taken up, idle sessions making room for them where there is none."""
+        return 0 if self.is_draining else self.room + len(self._idle)
+
     def _slow(self) -> int:
         if len(self._tasks) <= self._worker.max_sessions // 2:
             return 0
@@ -115,24 +124,31 @@ class Lanes:
         ]
 
     async def make_room(self) -> bool:
-        """Lanes wait: whether there is room, or comes to be within a while.
+        """Lanes wait: whether there is a place for one, or comes to be within a while.
 
-        Where all places are taken, idle sessions end, and slow ones beyond their half: those that
-        are opening first, then of those with mail in hand, unless its dot was sent, the latest.
+        Where all are taken, slow sessions beyond their half end: those that are opening first,
+        then of those with mail in hand, unless its dot was sent, the latest.
         """
         end = time.monotonic() + MAKE_ROOM_S
-        while self.room <= 0 and not self.is_draining and time.monotonic() < end:
+        while self.places <= 0 and not self.is_draining and time.monotonic() < end:
             self._moved.clear()
             self._end_dispensable()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), _POLL_S)
-        return self.room > 0
+        return self.places > 0
+
+    def give_way(self, lanes: int) -> None:
+        """End idle sessions, the longest idle first, for so many lanes that found no room."""
+        now = asyncio.get_running_loop().time()
+        for task in list(self._idle)[: max(0, lanes - len(self._leaving))]:
+            self._leaving.add(task)
+            self._idle.pop(task).reschedule(now)
 
     def _end_dispensable(self) -> None:
         before, now = time.monotonic() - SLOW_S, asyncio.get_running_loop().time()
         silent = [patience for began, patience in self._opening.values() if began < before]
         beyond = max(0, self._slow() - self._worker.max_sessions // 2)
-        for patience in [*list(self._idle.values())[:MADE_AT_ONCE], *silent[:beyond]]:
+        for patience in silent[:beyond]:
             if not patience.expired():
                 patience.reschedule(now)
         for _, task in sorted(self._slow_ones(), key=lambda one: -one[0]):
@@ -188,8 +204,18 @@ class Lanes:
             return True
         if self.room <= 0:
             return state is not None and state.sessions > 0
-        self._open(lane)
+        if state is None or state.sessions == 0:
+            self._open(lane)
+        elif not state.is_asked:
+            state.is_asked = True
+            asyncio.get_running_loop().call_later(SOON_S, self._insist, lane, state)
         return True
+
+    def _insist(self, lane: str, state: _Lane) -> None:
+        """Open another session for mail that none has claimed meanwhile."""
+        if state.is_asked and self.room > 0 and self._lanes.get(lane) is state:
+            state.is_asked = False
+            self._open(lane)
 
     def _open(self, lane: str) -> None:
         state = self._lanes.setdefault(lane, _Lane())
@@ -215,6 +241,7 @@ class Lanes:
             state.claimed_at.pop(task, None)
             self._leavers.pop(task, None)
             self._giving_way.discard(task)
+            self._leaving.discard(task)
             state.sessions -= 1
             if state.sessions == 0:
                 self._lanes.pop(lane, None)
@@ -222,6 +249,7 @@ class Lanes:
     def noticed(self, lane: str, claim: Claim) -> None:
         """A claim of a session: ramp up while the backlog justifies it."""
         state = self._lanes[lane]
+        state.is_asked = False
         task = asyncio.current_task()
         if task is not None and task in state.claimed_at:
             state.claimed_at[task] = time.monotonic()

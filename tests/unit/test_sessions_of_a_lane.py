@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from relay.delivery import lanes
 from relay.delivery.lanes import BACKLOG_PER_SESSION, Lanes
 from relay.settings.schema import Worker
 from relay.store.work import Claim, Taken
@@ -18,13 +19,17 @@ class Sessions:
         self.lanes = Lanes(Worker(**worker), self.serve)  # type: ignore[arg-type]
         self.looks = 0
         self.claims: list[Claim] = []
+        #: Sessions with mail in hand wait for that.
+        self.goes_on = asyncio.Event()
 
     async def serve(self, lane: str) -> Taken:
         while True:
             self.looks += 1
             claim = self.claims.pop(0) if self.claims else Claim()
             self.lanes.noticed(lane, claim)
-            if not await self.lanes.await_work(lane, claim):
+            if claim.messages:
+                await self.goes_on.wait()
+            elif not await self.lanes.await_work(lane, claim):
                 return Taken("ok")
 
     async def open(self, count: int) -> None:
@@ -48,6 +53,17 @@ async def sessions(request: pytest.FixtureRequest) -> Sessions:
     return sessions
 
 
+@pytest.fixture
+async def busy() -> Sessions:
+    """One session, with mail in hand."""
+    sessions = Sessions()
+    sessions.claims = [Claim(messages=(object(),))]  # type: ignore[arg-type]
+    sessions.lanes.offer(LANE)
+    await settled()
+    assert sessions.looks == 1
+    return sessions
+
+
 async def test_offer_lets_one_idle_session_look(sessions: Sessions) -> None:
     assert sessions.lanes.offer(LANE)
     await settled()
@@ -63,13 +79,45 @@ async def test_backlog_wakes_idle_sessions_before_others_are_opened(sessions: Se
     assert sessions.looks == 3, "one has backlog and wakes another; its next look finds nothing"
 
 
-async def test_offer_to_busy_sessions_opens_another() -> None:
-    sessions = Sessions()
-    sessions.claims = [Claim(backlog=1, wait_until=0.0)]
-    assert sessions.lanes.offer(LANE)
-    assert sessions.lanes.offer(LANE)
+async def test_offer_to_a_busy_session_is_left_to_it_when_it_claims_soon(
+    busy: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "SOON_S", 0.05)
+    assert busy.lanes.offer(LANE)
+    busy.goes_on.set()
+    await asyncio.sleep(0.1)
+    assert (busy.lanes.sessions, busy.looks) == (1, 2)
+
+
+async def test_offer_to_a_session_that_stays_busy_opens_another(
+    busy: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "SOON_S", 0.01)
+    assert busy.lanes.offer(LANE)
+    assert busy.lanes.offer(LANE)
+    async with asyncio.timeout(30):
+        while busy.lanes.sessions < 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert busy.lanes.sessions == 2, "one more for both offers"
+    busy.goes_on.set()
     await settled()
-    assert sessions.lanes.sessions == 2
+
+
+async def test_idle_sessions_end_for_lanes_that_found_no_room() -> None:
+    sessions = Sessions(max_sessions=3)
+    await sessions.open(3)
+    full = sessions.lanes
+    assert (full.room, full.places) == (0, 3)
+    assert not full.offer("other|default|none|")
+    full.give_way(1)
+    full.give_way(1)  # asked again before that one has gone
+    assert full.places == 2
+    async with asyncio.timeout(30):
+        while full.room < 1:
+            await asyncio.sleep(0.01)
+    assert (full.sessions, full.places) == (2, 3)
+    assert full.offer("other|default|none|")
 
 
 async def test_idle_sessions_end_when_the_engine_drains(sessions: Sessions) -> None:
