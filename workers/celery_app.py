@@ -6,7 +6,9 @@ each Celery option is as it is stands beside it.
 
 import warnings
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
 from celery import Celery
 from celery.platforms import SecurityWarning
 from kombu.connection import Connection
@@ -14,6 +16,7 @@ from kombu.entity import Queue
 
 from relay.model.errors import ConfigError
 from relay.settings.schema import Settings
+from relay.settings.sentinel import SentinelUrl, is_sentinel_url, parse_sentinel_url
 from relay.store.keys import broker_prefix
 from relay.store.wire import DEAD_NETWORK_OPTIONS
 from workers.engine_step import EngineStep
@@ -43,7 +46,8 @@ def make_app(settings: Settings) -> Celery:
         raise ConfigError("delivery.mode: not set; say sink or live")
     names = ["route", *(f"egress.{pool}" for pool in settings.worker.pools)]
     queues = [Queue(name, routing_key=name) for name in names]  # type: ignore[no-untyped-call]
-    app = Celery("relay", broker=broker_url(settings.redis.url), include=["workers.tasks"])
+    broker = broker_of(settings.redis.url)
+    app = Celery("relay", broker=broker.url, include=["workers.tasks"])
     app.conf.update(
         # Wake-ups are hints that the ticker repeats: results, retries and events would only cost.
         task_ignore_result=True,
@@ -78,7 +82,9 @@ def make_app(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "socket_keepalive_options": DEAD_NETWORK_OPTIONS,
             "health_check_interval": 25,
+            **broker.options,
         },
+        broker_use_ssl=broker.tls,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_log_color=False,
@@ -89,9 +95,40 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def broker_url(url: str) -> str:
-    """The data's Redis as kombu names it."""
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+class Broker(msgspec.Struct, frozen=True):
+    """The data's Redis as kombu names it; `tls` is None where it is not spoken."""
+
+    url: str
+    options: dict[str, Any] = {}
+    tls: dict[str, Any] | None = None
+
+
+def broker_of(url: str) -> Broker:
+    """The broker of `redis.url`."""
+    if url.startswith("unix://"):
+        return Broker("redis+socket://" + url.removeprefix("unix://"))
+    return _broker_of_sentinels(parse_sentinel_url(url)) if is_sentinel_url(url) else Broker(url)
+
+
+def _broker_of_sentinels(url: SentinelUrl) -> Broker:
+    login = quote(url.login.user, safe="") + ":" + quote(url.login.password, safe="")
+    at = f"{login}@" if url.login.password else ""
+    urls = [
+        f"sentinel://{at}{f'[{host}]' if ':' in host else host}:{port}/{url.db}"
+        for host, port in url.sentinels
+    ]
+    # A sentinel that is silent is passed over.
+    asking: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    if url.sentinel_login.user:
+        asking["username"] = url.sentinel_login.user
+    if url.sentinel_login.password:
+        asking["password"] = url.sentinel_login.password
+    tls: dict[str, Any] | None = None
+    if url.is_tls:
+        tls = {"ssl_cert_reqs": "required"} | ({"ssl_ca_certs": url.ca_file} if url.ca_file else {})
+        asking |= {"ssl": True, **tls}
+    options = {"master_name": url.master, "sentinel_kwargs": asking}
+    return Broker(";".join(urls), options, tls)
 
 
 # Celery warns of root because pickle would run code; nothing but JSON is accepted here.

@@ -14,6 +14,7 @@ import msgspec
 
 from relay.model.errors import ConfigError
 from relay.model.units import parse_duration_s, parse_size_octets
+from relay.settings.sentinel import is_sentinel_url, parse_sentinel_url
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
@@ -106,6 +107,16 @@ def _read_smarthost(text: str) -> str:
     return _read_smarthost_url(text)
 
 
+_read_server_url = _url_reader("redis", "rediss", "unix")
+
+
+def _read_redis_url(text: str) -> str:
+    if not is_sentinel_url(text):
+        return _read_server_url(text)
+    parse_sentinel_url(text)
+    return text
+
+
 KINDS: dict[str, Kind] = {
     "duration": Kind(parse_duration_s, 'a duration such as "5m" or "1h 30m"'),
     "size": Kind(parse_size_octets, 'a size such as "25 MiB"'),
@@ -118,8 +129,9 @@ KINDS: dict[str, Kind] = {
     "source": Kind(_read_source_address, 'an address of this machine such as "192.0.2.1"'),
     "schedule": Kind(_read_schedule, 'delays such as "5m 15m 1h 4h*", the last repeated by *'),
     "redis_url": Kind(
-        _url_reader("redis", "rediss", "unix"),
-        'a URL such as "redis://127.0.0.1:6379/0" or "unix:///run/redis.sock"',
+        _read_redis_url,
+        'a URL such as "redis://127.0.0.1:6379/0", "unix:///run/redis.sock" or '
+        '"redis+sentinel://host:26379,host:26379/mymaster"',
     ),
     "smarthost": Kind(
         _read_smarthost,

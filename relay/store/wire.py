@@ -3,25 +3,26 @@
 Rules of this file: a command is written once and never sent again by us (what happened to a
 command whose reply was lost is the caller's question, answered by idempotent scripts); a
 cancelled caller never disturbs the order of replies; a lost connection fails every waiting
-command with StoreUnavailable and the next command connects anew.
+command with StoreUnavailable and the next command connects anew; so does one to a server that is
+no master any more.
 """
 
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections import deque
 from typing import Any, NoReturn, cast
 
 import hiredis
-import redis.connection
-import redis.exceptions
 
 from relay.model.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
+from relay.store.places import place_of
 
 #: Longest wait for the reply to any command but a blocking read.
 REPLY_DEADLINE_S = 30.0
 CONNECT_DEADLINE_S = 5.0
+#: A master that is silent so long, and again and again, may have been replaced: sentinels know.
+DOUBT_S = 2.0
 #: A network that acknowledges nothing for so long is taken for gone; a slow server's still does.
 DEAD_NETWORK_S = 10
 #: The same as options of TCP (Linux): while something is to be acknowledged, and while nothing is.
@@ -42,7 +43,10 @@ _UNAVAILABLE = (
     "NOREPLICAS",
     "BUSY",
     "TRYAGAIN",
+    "UNBLOCKED",
 )
+#: What a server says that was the master: its connection is done with.
+_DEMOTED = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 _FULL = ("OOM", "MISCONF")
 
 
@@ -199,31 +203,26 @@ class Wire:
         self, url: str, *, client_name: str = "relay", reply_deadline_s: float = REPLY_DEADLINE_S
     ) -> None:
         self._reply_deadline_s = reply_deadline_s
-        try:
-            self._options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            raise ConfigError(
-                f"redis.url: {error}; write redis://host:6379/0, rediss://… or unix:///path"
-            ) from None
+        self._place = place_of(url)
         self._client_name = client_name
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        self._doubting: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
     def where(self) -> str:
         """The server's place without credentials, for messages."""
-        if "path" in self._options:
-            return f"unix:{self._options['path']}"
-        host = self._options.get("host", "localhost")
-        return f"{host}:{self._options.get('port', 6379)}"
+        return self._place.where
 
     async def call(self, *arguments: Any) -> Any:
         """One command; its reply (bytes, int, list, None); errors as the exceptions above."""
         connection = await self._ready()
         reply = await connection.send(pack_command(arguments))
         if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith(_DEMOTED):
+                connection.abort(ConnectionResetError(str(reply)))
             raise_reply_error(str(reply))
         return reply
 
@@ -292,11 +291,8 @@ class Wire:
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
-                connection = await self._dial(loop)
-                for command in self._greeting():
-                    reply = await connection.send(pack_command(command))
-                    if isinstance(reply, hiredis.ReplyError):
-                        raise_reply_error(str(reply))
+                connection = await self._place.dial(lambda: _Connection(loop))
+                await self._greet(connection)
         except (OSError, TimeoutError) as error:
             _abandon(connection)
             detail = str(error) or "no answer"
@@ -308,33 +304,17 @@ class Wire:
         self._watch(loop)
         return connection
 
-    async def _dial(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        if "path" in self._options:
-            _, protocol = await loop.create_unix_connection(
-                lambda: _Connection(loop), self._options["path"]
-            )
-            return protocol
-        secure: ssl.SSLContext | None = None
-        if self._options.get("connection_class") is redis.connection.SSLConnection:
-            secure = ssl.create_default_context(cafile=self._options.get("ssl_ca_certs"))
-        _, protocol = await loop.create_connection(
-            lambda: _Connection(loop),
-            self._options.get("host", "localhost"),
-            self._options.get("port", 6379),
-            ssl=secure,
-        )
-        return protocol
-
-    def _greeting(self) -> list[tuple[Any, ...]]:
-        commands: list[tuple[Any, ...]] = []
-        password = self._options.get("password")
-        if password:
-            user = self._options.get("username")
-            commands.append(("AUTH", user, password) if user else ("AUTH", password))
-        if self._options.get("db"):
-            commands.append(("SELECT", self._options["db"]))
-        commands.append(("CLIENT", "SETNAME", self._client_name))
-        return commands
+    async def _greet(self, connection: _Connection) -> None:
+        """Log in, say who we are, and see that it is a master that we speak to."""
+        commands = [*self._place.greeting(), ("CLIENT", "SETNAME", self._client_name)]
+        if self._place.is_elected:
+            commands.append(("ROLE",))
+        for command in commands:
+            reply = await connection.send(pack_command(command))
+            if isinstance(reply, hiredis.ReplyError):
+                raise_reply_error(str(reply))
+        if self._place.is_elected and reply[0] != b"master":
+            raise StoreUnavailable(f"Redis at {self.where} is called the master and is none yet")
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Break a connection whose peer is silent though commands wait (half-open TCP)."""
@@ -346,20 +326,34 @@ class Wire:
             if connection.silence_s > self._reply_deadline_s:
                 connection.abort(TimeoutError("no reply"))
                 return
+            if self._place.is_elected and connection.silence_s > DOUBT_S:
+                self._doubt(connection)
             self._watchdog = loop.call_later(1.0, check)
 
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._watchdog = loop.call_later(1.0, check)
 
+    def _doubt(self, connection: _Connection) -> None:
+        """Leave a silent master that has been replaced, without waiting for the deadline."""
+
+        async def look() -> None:
+            if await self._place.has_moved():
+                connection.abort(ConnectionResetError("the sentinels name another master"))
+
+        if self._doubting is None or self._doubting.done():
+            self._doubting = asyncio.ensure_future(look())
+            self._doubting.add_done_callback(_retrieved)
+
     async def close(self) -> None:
         """Close the connection; waiting commands fail with StoreUnavailable."""
         self._closed = True
         if self._watchdog is not None:
             self._watchdog.cancel()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        tasks = [task for task in (self._connecting, self._doubting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         connection, self._connection = self._connection, None
         _abandon(connection)
         await asyncio.sleep(0)

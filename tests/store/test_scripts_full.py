@@ -95,7 +95,7 @@ async def test_full_store_drains_to_the_last_message(full: Store) -> None:
 
 
 async def test_full_store_can_be_opened_by_another_worker(full: Store) -> None:
-    url = f"unix://{full.wire._options['path']}"
+    url = f"unix://{full.wire.where.removeprefix('unix:')}"
     other = await Store.connect(url, "sink")
     work = await mail.worker(other)
     assert await work.unrouted(5) == ["one.test"]

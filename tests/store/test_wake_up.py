@@ -17,7 +17,7 @@ from tests.store import mail
 from tests.support import processes
 from tests.support.household import wait_until
 from tests.support.redis_server import RedisServer
-from workers.celery_app import broker_url, make_app
+from workers.celery_app import Broker, broker_of, make_app
 
 _ROUTE = broker_prefix("sink") + "route"
 _EGRESS = broker_prefix("sink") + "egress.default"
@@ -141,8 +141,19 @@ async def test_wake_up_runs_its_task_in_a_real_worker(
 
 
 def test_broker_is_the_redis_of_the_data() -> None:
-    assert broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
-    assert broker_url("redis://host:6379/0") == "redis://host:6379/0"
+    assert broker_of("unix:///run/redis.sock") == Broker("redis+socket:///run/redis.sock")
+    assert broker_of("redis://host:6379/0") == Broker("redis://host:6379/0")
+
+
+def test_broker_asks_the_sentinels_that_the_store_asks() -> None:
+    broker = broker_of(
+        "rediss+sentinel://ann:p%40ss@one,[::1]:5000/mail/3?sentinel_password=s&ssl_ca_certs=/ca.pem"
+    )
+    login = "ann:p%40ss@"
+    assert broker.url == f"sentinel://{login}one:26379/3;sentinel://{login}[::1]:5000/3"
+    assert broker.options["master_name"] == "mail"
+    assert broker.options["sentinel_kwargs"]["password"] == "s"
+    assert broker.tls == {"ssl_cert_reqs": "required", "ssl_ca_certs": "/ca.pem"}
 
 
 def test_app_takes_nothing_but_json() -> None:

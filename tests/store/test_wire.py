@@ -164,3 +164,17 @@ async def test_closed_wire_answers_nothing_more(wire: Wire) -> None:
     await wire.close()
     with pytest.raises(StoreUnavailable):
         await wire.call("PING")
+
+
+async def test_server_that_is_no_master_any_more_is_connected_to_anew(
+    server: RedisServer, wire: Wire
+) -> None:
+    """Behind the same name another server may be the master by then."""
+    first = await wire.call("CLIENT", "ID")
+    with server.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable, match="READONLY"):
+            await wire.call("SET", "key", "1")
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert await wire.call("SET", "key", "1") == b"OK"
+    assert await wire.call("CLIENT", "ID") != first

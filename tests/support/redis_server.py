@@ -21,9 +21,11 @@ class RedisServer:
         max_memory: str = "256mb",
         options: tuple[str, ...] = (),
         inside: tuple[str, ...] = (),
+        password: str = "",
     ):
         """`inside` goes before the command: the host that it runs on."""
         self._inside = inside
+        self._password = password or None
         self.folder = folder / "redis"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.socket = self.folder / "redis.sock"
@@ -33,6 +35,7 @@ class RedisServer:
             *("--maxmemory", max_memory, "--maxmemory-policy", "noeviction"),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
             *("--hash-max-listpack-value", "1024"),
+            *(("--requirepass", password, "--masterauth", password) if password else ()),
             *options,
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,7 +47,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A plain client, for looking and for breaking things."""
-        return redis.Redis(unix_socket_path=str(self.socket))
+        return redis.Redis(unix_socket_path=str(self.socket), password=self._password)
 
     def start(self) -> None:
         """Start and wait until it has loaded its data."""

@@ -33,6 +33,7 @@ from relay.store.waits import Wait
 from tests.support import processes
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
+from tests.support.replica_set import ReplicaSet
 
 WAIT_S = 30.0
 
@@ -73,7 +74,7 @@ class System:
     """One running relay; `await system.submit([...])`, `await system.until_delivered(receipt)`."""
 
     def __init__(
-        self, folder: Path, redis: RedisServer, sink: SinkClient, extra: dict[str, str]
+        self, folder: Path, redis: RedisServer | ReplicaSet, sink: SinkClient, extra: dict[str, str]
     ) -> None:
         self.folder = folder
         self.redis = redis
@@ -438,14 +439,16 @@ def _fields(line: str) -> dict[str, Any] | None:
 
 
 @contextlib.asynccontextmanager
-async def running_system(folder: Path, *, workers: int = 1, **extra: str) -> AsyncIterator[System]:
+async def running_system(
+    folder: Path, *, workers: int = 1, redis: RedisServer | ReplicaSet | None = None, **extra: str
+) -> AsyncIterator[System]:
     """A system of its own: Redis, sink and workers, ended afterwards whatever happens.
 
     `extra` are variables; in their values {dns}, {smtp_port} and {smtps_port} stand for the sink's
     ports, {authority} for its certificate's. RELAY_CONFIG and RELAY_FILES_SHAPING hold the texts
     of the files.
     """
-    redis = RedisServer(folder)
+    redis = redis or RedisServer(folder)
     redis.start()
     try:
         with background_sink(_SINK) as sink:
