@@ -23,6 +23,7 @@ MODULES = {
     "b11": "b11_transactional",
     "b12": "b12_killed",
     "b16": "b16_recipients",
+    "g": "guarantees",
 }
 
 

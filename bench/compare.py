@@ -60,8 +60,11 @@ def rate(port: int, received: Callable[[], int], load: Load, *, sessions: int) -
 
 
 def best_sessions(port: int, received: Callable[[], int], load: Load) -> int:
-    """The number of client sessions at which a system is fastest."""
-    return max(SESSIONS, key=lambda number: rate(port, received, load, sessions=number))
+    """The number of client sessions at which a system is fastest, by the best of two runs each."""
+    found = dict.fromkeys(SESSIONS, 0.0)
+    for number in SESSIONS * 2:
+        found[number] = max(found[number], rate(port, received, load, sessions=number))
+    return max(found, key=lambda number: found[number])
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -93,7 +96,7 @@ def compare(run: Run, load: Load) -> Comparison:
     with both(run) as sides:
         received = sides.receiver.received
         ports = {"relay": sides.relay.smtp_port, "postfix": sides.postfix.port}
-        small = msgspec.structs.replace(load, messages=max(load.messages // 4, 50))
+        small = msgspec.structs.replace(load, messages=max(load.messages // 3, 50))
         best = {}
         for name, port in ports.items():
             rate(port, received, small, sessions=10)

@@ -34,9 +34,9 @@ _HEAD = ("", "what", "relay", "Postfix", "target", "met")
 
 def lines_of(result: Result) -> list[str]:
     """A result by itself, as it is printed when its benchmark ends."""
-    verdict = {True: "met", False: "NOT met", None: "no target"}[result.met]
+    verdict = {True: f"{result.target}: met", False: f"{result.target}: NOT met", None: "no target"}
     peer = "" if result.postfix == "-" else f"; Postfix {result.postfix}"
-    lines = [f"{result.code}  {result.what}: {result.relay}{peer} ({result.target}: {verdict})"]
+    lines = [f"{result.code}  {result.what}: {result.relay}{peer} ({verdict[result.met]})"]
     if result.cpu:
         shares = "  ".join(f"{name} {used:.0f}" for name, used in result.cpu.items() if used >= 0.5)
         lines.append(f"    CPU us/message: {shares}")

@@ -311,6 +311,8 @@ class Context:
 
     def without_session(self, claim: Claim, verdict: Verdict, state: State) -> list[Outcome]:
         """Outcomes of a claim for which no packet leaves."""
+        if not claim.messages:
+            return []
         facts = Facts(
             now=time.time(),
             rules=self.retry_rules,
