@@ -7,7 +7,7 @@ from typing import Self
 
 from bench.system import Relay
 
-_OURS = ("redis", "worker", "listener", "http", "supervisor", "keeper")
+_OURS = ("redis", "engine", "celery", "listener", "http", "supervisor", "keeper")
 
 
 class Meter:

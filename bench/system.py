@@ -18,6 +18,7 @@ from bench.processes import (
     arguments_of_children,
     cpu_seconds,
     free_port,
+    main_thread_cpu_seconds,
     own_cpu_seconds,
     resident_octets,
 )
@@ -151,11 +152,16 @@ class Relay:
         return [pid for pid, found in self._children().items() if found == name]
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time so far, by name of process."""
+        """CPU time so far, by name of process; of a worker Celery's and the engine's."""
         assert self._process is not None
         found = {"supervisor": own_cpu_seconds(self._process.pid)}
         for pid, name in self._children().items():
-            found[name] = found.get(name, 0.0) + cpu_seconds(pid)
+            used = {name: cpu_seconds(pid)}
+            if name == "worker":
+                celery = main_thread_cpu_seconds(pid)
+                used = {"celery": celery, "engine": used[name] - celery}
+            for part, seconds in used.items():
+                found[part] = found.get(part, 0.0) + seconds
         return found
 
     def resident_octets(self) -> dict[str, int]:
