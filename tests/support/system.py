@@ -125,14 +125,16 @@ class System:
         code: Path = processes.ROOT,
         log: str = "worker.log",
         inside: Sequence[str] = (),
+        module: str = "celery",
         **more: str,
     ) -> subprocess.Popen[bytes]:
         """A real Celery worker process, of this code or of another copy.
 
-        `inside` goes before the command: the host that it runs on; `more` are variables.
+        `inside` goes before the command: the host that it runs on; `module` stands for Celery's
+        own command line; `more` are variables.
         """
         command = processes.python(
-            "celery", "-A", "workers.app", "worker", "-l", "INFO", "-n", f"w{len(self.workers)}@%h"
+            module, "-A", "workers.app", "worker", "-l", "INFO", "-n", f"w{len(self.workers)}@%h"
         )
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         worker = processes.start(

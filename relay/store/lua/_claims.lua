@@ -71,7 +71,7 @@ local function come_back(holder, rid, policies, unheard)
   if uncertain then
     rec[REASON] = 'uncertain'
     rec[TEXT] = unheard and 'the worker and Redis died together, perhaps after the final dot was sent'
-      or 'the attempt broke off after the final dot was sent, before the reply was recorded'
+      or 'the attempt broke off at its final dot, perhaps after it was sent, before a reply was recorded'
     emit_recipient('recipient.uncertain', id, n, m, rec, { policy = policy })
     count('counters', 'uncertain', 1)
   end
