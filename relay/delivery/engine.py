@@ -25,7 +25,7 @@ from relay.net.resolver import Resolver
 from relay.settings.schema import Settings
 from relay.store.ages import AgeSweep
 from relay.store.meters import MeterReporter
-from relay.store.queue import Store
+from relay.store.queue import Store, copies_of
 from relay.store.settler import Settler
 from relay.store.work import RedisDnsCache, Taken, Work
 
@@ -106,7 +106,10 @@ class Engine:
         while True:
             try:
                 return await Store.connect(
-                    self.settings.redis.url, mode, client_name="relay-worker"
+                    self.settings.redis.url,
+                    mode,
+                    client_name="relay-worker",
+                    copies=copies_of(self.settings.redis),
                 )
             except StoreUnavailable as error:
                 _log.warning("store.unavailable", detail=str(error), again_in_s=pause_s)

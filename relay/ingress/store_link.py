@@ -11,7 +11,7 @@ from relay.settings.files import data_folder
 from relay.settings.schema import Mode, Settings
 from relay.store.keys import prefix
 from relay.store.meters import MeterReporter
-from relay.store.queue import Store
+from relay.store.queue import Store, copies_of
 from relay.store.server import private_url
 from relay.store.wire import Wire
 from relay.telemetry.log import get_logger
@@ -120,6 +120,7 @@ async def open_store(settings: Settings, client_name: str, meter: Meter | None =
         settings.delivery.mode,
         client_name=client_name,
         watermark=settings.redis.accept_watermark,
+        copies=copies_of(settings.redis),
         meter=meter,
     )
 
@@ -139,8 +140,13 @@ async def find_store(
     found = url or settings.redis.url or _private_url(settings, mode)
     if not mode:
         mode = await _only_mode(found, client_name)
-    watermark = settings.redis.accept_watermark
-    return await Store.connect(found, mode, client_name=client_name, watermark=watermark)
+    return await Store.connect(
+        found,
+        mode,
+        client_name=client_name,
+        watermark=settings.redis.accept_watermark,
+        copies=copies_of(settings.redis),
+    )
 
 
 def _private_url(settings: Settings, mode: str) -> str:

@@ -70,6 +70,8 @@ class Redis(Section, frozen=True):
     fsync: Literal["always", "everysec"] = "always"  # of the private child
     accept_watermark: Share = 0.85  # share of maxmemory above which nothing is accepted
     disk_watermark: Size = 512 * 1024 * 1024  # octets free below which nothing is accepted
+    replicas: Count = 0  # that must have an accept or a settle before it counts
+    replica_timeout: PositiveDuration = 1.0  # for them to have it
 
 
 class Delivery(Section, frozen=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 from relay.model.errors import ConfigError, ScriptMismatch, StoreUnavailable
 from relay.store.keys import SCHEMA, prefix
-from relay.store.wire import Wire
+from relay.store.wire import Copies, Wire
 from relay.telemetry.log import get_logger
 
 _log = get_logger()
@@ -48,6 +48,25 @@ def warn_if_volatile(info: dict[str, str], where: str) -> None:
             "when it ends; set appendonly yes, and appendfsync always to survive power loss"
         )
         _log.warning("store.not_durable", where=where, text=text)
+
+
+def warn_if_unguarded(info: dict[str, str], copies: Copies, where: str) -> None:
+    """Say what is amiss where accepted mail is to be on replicas before it counts."""
+    following = int(info.get("connected_slaves", "0"))
+    if following < copies.replicas:
+        text = (
+            f"redis.replicas: is {copies.replicas}, and the master has {following} now: "
+            "nothing is accepted until there are enough"
+        )
+        _log.warning("store.replicas_missing", where=where, text=text)
+    # The field is there only where the server has the setting.
+    if "min_slaves_good_slaves" not in info:
+        text = (
+            "redis.replicas: this server has no min-replicas-to-write, so a master that was cut "
+            "off goes on handing out mail which the new one hands out, too; set "
+            f"min-replicas-to-write {copies.replicas} on all servers"
+        )
+        _log.warning("store.not_guarded", where=where, text=text)
 
 
 async def server_info(

@@ -14,12 +14,13 @@ from relay.model.errors import (
 )
 from relay.model.ids import is_queue_id, is_recipient_id, new_queue_id, split_recipient_id
 from relay.model.message import Receipt, ReceiptRecipient, Submission
+from relay.settings.schema import Redis
 from relay.store import connect
 from relay.store.codec import encode_content, message_record, pack_nested
 from relay.store.keys import CLASS_LETTER, split_queue_name
 from relay.store.scripts import Scripts
 from relay.store.views import QueueMatch, Suspension, Views
-from relay.store.wire import Wire
+from relay.store.wire import Copies, Wire
 from relay.telemetry.meter import Meter
 
 #: Rows of one call; a larger submission is staged in chunks of this size.
@@ -31,6 +32,8 @@ BESIDE_S = 60
 #: How long a look at memory is believed.
 MEMORY_CHECK_S = 1.0
 _VERB_LIMIT = 500
+#: What one server has written counts.
+NO_COPIES = Copies()
 
 
 class Store(Views):
@@ -40,12 +43,18 @@ class Store(Views):
     """
 
     def __init__(
-        self, wire: Wire, mode: str, *, watermark: float = 0.85, meter: Meter | None = None
+        self,
+        wire: Wire,
+        mode: str,
+        *,
+        watermark: float = 0.85,
+        copies: Copies = NO_COPIES,
+        meter: Meter | None = None,
     ) -> None:
         super().__init__(wire, mode)
         #: What this process counts; `MeterReporter` makes it part of the figures of all.
         self.meter = meter if meter is not None else Meter()
-        self.scripts = Scripts(wire, mode, self.meter)
+        self.scripts = Scripts(wire, mode, self.meter, copies)
         self._watermark = watermark
         self._memory_checked = 0.0
         self._full_because = ""
@@ -58,22 +67,32 @@ class Store(Views):
         *,
         client_name: str = "relay",
         watermark: float = 0.85,
+        copies: Copies = NO_COPIES,
         meter: Meter | None = None,
     ) -> "Store":
         """Open the store; StoreUnavailable, ConfigError or ScriptMismatch say why not."""
         wire = Wire(url, client_name=client_name)
-        return await cls.open(wire, mode, watermark=watermark, meter=meter)
+        return await cls.open(wire, mode, watermark=watermark, copies=copies, meter=meter)
 
     @classmethod
     async def open(
-        cls, wire: Wire, mode: str, *, watermark: float = 0.85, meter: Meter | None = None
+        cls,
+        wire: Wire,
+        mode: str,
+        *,
+        watermark: float = 0.85,
+        copies: Copies = NO_COPIES,
+        meter: Meter | None = None,
     ) -> "Store":
         """As `connect`, over a wire of the caller's, which is closed where this fails."""
-        store = cls(wire, mode, watermark=watermark, meter=meter)
+        store = cls(wire, mode, watermark=watermark, copies=copies, meter=meter)
         try:
             info = await connect.server_info(wire)
             connect.check_server(info, wire.where)
             connect.warn_if_volatile(info, wire.where)
+            if copies.replicas:
+                about = await connect.server_info(wire, "replication")
+                connect.warn_if_unguarded(about, copies, wire.where)
             await connect.stamp(wire, mode)
             await store.scripts.load()
         except BaseException:
@@ -326,6 +345,11 @@ class Store(Views):
             fitting = [name for name in page if match.fits(*split_queue_name(name))]
             for start in range(0, len(fitting), 200):
                 yield fitting[start : start + 200]
+
+
+def copies_of(settings: Redis) -> Copies:
+    """What the settings say of replicas."""
+    return Copies(settings.replicas, settings.replica_timeout)
 
 
 def _letters(match: QueueMatch) -> tuple[str, str, str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from relay.model.errors import ScriptMismatch, StoreError
 from relay.store.codec import pack
 from relay.store.keys import SCHEMA, broker_prefix, prefix
-from relay.store.wire import NoScript, Wire
+from relay.store.wire import Copies, NoScript, Wire
 from relay.telemetry.meter import Meter
 
 _SHEBANG = re.compile(r"\A#!lua flags=(\S+)\n")
@@ -68,11 +68,18 @@ def library(mode: str) -> tuple[str, str]:
     return name, f"#!lua name={name}\n" + text.replace("%LIBRARY%", name)
 
 
+#: What must not be lost with a server, once it is answered: mail, outcomes, marks that are waited
+#: for, orders.
+_COPIED = frozenset(("accept", "commit", "settle", "mark", "deadline", "verb", "suspend"))
+
+
 class Scripts:
     """The scripts of one mode over one wire: `await scripts.call("claim", request)`."""
 
-    def __init__(self, wire: Wire, mode: str, meter: Meter) -> None:
+    def __init__(self, wire: Wire, mode: str, meter: Meter, copies: Copies) -> None:
         self._wire = wire
+        self._copies = copies
+        self._copied = _COPIED if copies.replicas else frozenset()
         self._meter = meter
         self._meta = prefix(mode) + "meta"
         self._library, self._text = library(mode)
@@ -85,6 +92,8 @@ class Scripts:
 
     async def call(self, name: str, request: dict[str, Any], *blobs: bytes) -> Any:
         """Run a script; its reply; ScriptMismatch where the store has another schema."""
+        if name in self._copied:
+            request = {**request, "copied": True}
         packed = pack({"schema": SCHEMA, **request})
         began = time.perf_counter()
         try:
@@ -103,6 +112,8 @@ class Scripts:
 
     async def _run(self, name: str, packed: bytes, blobs: tuple[bytes, ...]) -> Any:
         command = ("FCALL", f"{self._library}_{name}", 1, self._meta, packed, *blobs)
+        if name in self._copied:
+            return await self._run_copied(command)
         try:
             return await self._wire.call(*command)
         except NoScript:
@@ -110,3 +121,10 @@ class Scripts:
             # it now is no second time.
             await self.load()
             return await self._wire.call(*command)
+
+    async def _run_copied(self, command: tuple[Any, ...]) -> Any:
+        try:
+            return await self._wire.call_copied(self._copies, *command)
+        except NoScript:
+            await self.load()
+            return await self._wire.call_copied(self._copies, *command)

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, NoReturn, cast
 
 import hiredis
+import msgspec
 
 from relay.model.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
 from relay.store.places import place_of
@@ -48,6 +49,13 @@ _UNAVAILABLE = (
 #: What a server says that was the master: its connection is done with.
 _DEMOTED = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 _FULL = ("OOM", "MISCONF")
+
+
+class Copies(msgspec.Struct, frozen=True):
+    """How many replicas must have a write before it counts, and how long that may take."""
+
+    replicas: int = 0
+    within_s: float = 1.0
 
 
 class NoScript(StoreError):
@@ -95,6 +103,7 @@ class _Connection(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._outgoing: list[bytes] = []
+        self._copying: asyncio.Future[Any] | None = None
         self._transport: asyncio.Transport | None = None
         self._drained = asyncio.Event()
         self._drained.set()
@@ -174,6 +183,19 @@ class _Connection(asyncio.Protocol):
         self._waiting.append(future)
         return future
 
+    async def copied(self, copies: Copies) -> Any:
+        """How many replicas have all that was answered so far (WAIT); one command a turn."""
+        asked = self._copying
+        if asked is None:
+            command = ("WAIT", copies.replicas, max(int(copies.within_s * 1000), 1))
+            asked = self._copying = self.send(pack_command(command))
+            asked.add_done_callback(_retrieved)
+            self._loop.call_soon(self._forget_copying)
+        return await asyncio.shield(asked)
+
+    def _forget_copying(self) -> None:
+        self._copying = None
+
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None and self.lost is None:
             self._transport.write(b"".join(self._outgoing))
@@ -221,9 +243,26 @@ class Wire:
         connection = await self._ready()
         reply = await connection.send(pack_command(arguments))
         if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith(_DEMOTED):
-                connection.abort(ConnectionResetError(str(reply)))
-            raise_reply_error(str(reply))
+            _refused(connection, str(reply))
+        return reply
+
+    async def call_copied(self, copies: Copies, *arguments: Any) -> Any:
+        """As `call`; returns once so many replicas have what came of it, StoreUnavailable if not.
+
+        Then the command has been carried out all the same, and may be lost or not.
+        """
+        connection = await self._ready()
+        reply = await connection.send(pack_command(arguments))
+        if isinstance(reply, hiredis.ReplyError):
+            _refused(connection, str(reply))
+        # By the same connection: another one's may be of another master, which knows nothing of it.
+        have = await connection.copied(copies)
+        if isinstance(have, hiredis.ReplyError):
+            _refused(connection, str(have))
+        if have < copies.replicas:
+            raise StoreUnavailable(
+                f"{have} of {copies.replicas} replicas had it within {copies.within_s:g} s"
+            )
         return reply
 
     async def post(self, *arguments: Any) -> "asyncio.Future[Any]":
@@ -371,6 +410,13 @@ def _notice_dead_network(sock: Any) -> None:
 def _abandon(connection: _Connection | None) -> None:
     if connection is not None:
         connection.abort(ConnectionAbortedError("closed"))
+
+
+def _refused(connection: _Connection, text: str) -> NoReturn:
+    """Raise what an error reply means; one of a demoted master ends its connection."""
+    if text.startswith(_DEMOTED):
+        connection.abort(ConnectionResetError(text))
+    raise_reply_error(text)
 
 
 def has_failed(reply: "asyncio.Future[Any]") -> bool:

@@ -1,5 +1,6 @@
 """A real Redis master, its replicas and three sentinels that choose a new master in a second."""
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -102,15 +103,17 @@ class ReplicaSet:
 
     @property
     def master_port(self) -> int:
-        """Where the sentinels say that the master is."""
+        """Where all living sentinels say that the master is."""
+        said = set()
         for port in self._sentinel_ports:
-            try:
-                password = self._sentinel_password or None
-                with redis.Redis(port=port, password=password, socket_timeout=1) as sentinel:
-                    return int(sentinel.sentinel_get_master_addr_by_name(NAME)[1])
-            except (redis.RedisError, TypeError):
-                continue
-        raise AssertionError("no sentinel knows the master")
+            password = self._sentinel_password or None
+            with (
+                contextlib.suppress(redis.RedisError, TypeError),
+                redis.Redis(port=port, password=password, socket_timeout=1) as sentinel,
+            ):
+                said.add(int(sentinel.sentinel_get_master_addr_by_name(NAME)[1]))
+        assert len(said) == 1, f"the sentinels call {said or 'nobody'} the master"
+        return said.pop()
 
     @property
     def master(self) -> RedisServer:
@@ -158,7 +161,7 @@ class ReplicaSet:
         return port
 
     def until_replaced(self, port: int) -> None:
-        """Wait until another server than this one is the master."""
+        """Wait until all sentinels say that another server than this one is the master."""
 
         def is_replaced() -> bool:
             if self.master_port == port:
@@ -169,8 +172,10 @@ class ReplicaSet:
         self._until(is_replaced, "there is a new master")
 
     def rejoin(self, port: int) -> None:
-        """Start a server again, as a replica of the present master."""
-        self._servers[port] = self._server(port, self.master_port)
+        """Start a server again, as a replica of the master that has replaced it."""
+        master = self.master_port
+        assert master != port, "a second master would come of it"
+        self._servers[port] = self._server(port, master)
         self._servers[port].start()
 
     def fail_over(self) -> None:

@@ -27,6 +27,9 @@ local function begin(keys, arguments)
     return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
       ', this relay speaks ' .. tostring(req.schema) .. '; run the version that wrote it, or drain it first')
   end
+  -- The caller waits for replicas, which asks for a write of his own: that of the call which this one
+  -- repeats, and which left it nothing to do, went another way.
+  if req.copied then call('HSET', keys[1], 'schema', req.schema) end
   clock = call('TIME')
   -- Milliseconds of Redis' clock; tests move it by meta.shift_ms or stop it at meta.frozen_ms.
   now = tonumber(meta[3]) or clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
