@@ -126,7 +126,7 @@ async def test_what_a_dead_worker_leaves_is_told_in_full(store: Store) -> None:
     await mail.tick(await mail.worker(store), uncertain={"t": "retry", "b": "assume-delivered"})
     uncertain = await data_of(store, "recipient.uncertain")
     assert (uncertain["policy"], uncertain["attempt"]) == ("assume-delivered", 2)
-    assert "after the final dot" in uncertain["text"]
+    assert "at its final dot" in uncertain["text"]
     # What an earlier attempt was told says nothing of this one.
     assert uncertain["reply"] is None
     assert (await data_of(store, "recipient.delivered"))["severity"] == "success"
