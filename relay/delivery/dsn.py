@@ -17,7 +17,10 @@ _HEADERS_KEPT = 16 * 1024
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """One recipient of a report: action is failed or delayed; status an enhanced code."""
+    """One recipient of a report: action is failed or delayed; status an enhanced code.
+
+    `diagnostic` is what the server said, empty where none spoke: then `text` is all there is.
+    """
 
     address: str
     action: str
@@ -73,8 +76,8 @@ def _machine_part(hostname: str, subject: Subject, recipients: Sequence[Reported
         ]
         if item.remote:
             lines.append(_field("Remote-MTA", f"dns; {item.remote}"))
-        if item.diagnostic:
-            lines.append(_field("Diagnostic-Code", f"smtp; {item.diagnostic}"))
+        said = f"smtp; {item.diagnostic}" if item.diagnostic else f"X-Relay; {item.text}"
+        lines.append(_field("Diagnostic-Code", said))
     return lines
 
 

@@ -90,6 +90,6 @@ def _reported(outcome: Outcome) -> Reported:
         action="failed",
         status=status,
         text=verdict.text,
-        remote=outcome.event["remote"].get("host", ""),
+        remote=outcome.event["remote"].get("host", "") if reply is not None else "",
         diagnostic=str(reply) if reply is not None else "",
     )

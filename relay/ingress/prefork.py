@@ -28,7 +28,24 @@ def run_processes(
     for text in ports:
         _refuse_taken_port(text, setting)
     with _Bell() as bell:
-        _watch(count, work, bell)
+        _watch(count, _refusing_once(work), bell)
+
+
+def _refusing_once(work: Callable[[], None]) -> Callable[[], None]:
+    """The work; its refusal is said by the first process that meets it, and by no other."""
+    turn, put = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(put, b".")
+
+    def refuse_once() -> None:
+        try:
+            work()
+        except (ConfigError, ScriptMismatch) as error:
+            with contextlib.suppress(BlockingIOError):
+                os.read(turn, 1)
+                os.write(2, f"relay: {error}\n".encode())
+            os._exit(os.EX_CONFIG)
+
+    return refuse_once
 
 
 def _watch(count: int, work: Callable[[], None], bell: "_Bell") -> None:
@@ -103,9 +120,6 @@ def _fork(work: Callable[[], None]) -> int:
         _end_with(parent)
         work()
         code = 0
-    except (ConfigError, ScriptMismatch) as error:
-        os.write(2, f"relay: {error}\n".encode())
-        code = os.EX_CONFIG
     finally:
         os._exit(code)
 

@@ -13,6 +13,8 @@ Rules of this file
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from relay.model.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -65,6 +67,8 @@ class Answers(Protocol):
     def broken(self) -> BaseException | None: ...
     @property
     def dot_sent(self) -> bool: ...
+    @property
+    def is_local(self) -> bool: ...
 
 
 def status_code(reply: Reply) -> str:
@@ -228,7 +232,10 @@ def classify_transaction(
     A refused MAIL concerns all; a refused RCPT its recipient; accepted recipients follow DATA
     and the answer to the final dot; who got no answer defers. "Too many recipients" means the
     next transaction at once (Scope.TRANSACTION), except for the first RCPT: that would loop.
+    What we judged ourselves (`is_local`) is nobody's reply.
     """
+    if answers.is_local and answers.mail is not None:
+        return [_own_judgement(answers.mail)] * len(answers.replies)
     if answers.mail is None or not answers.mail.is_positive:
         shared = (
             classify_reply(_named(answers.mail, "MAIL"), provider=provider, rules=rules)
@@ -250,6 +257,12 @@ def classify_transaction(
             closing = refused if reply.code == 421 else closing
             verdicts.append(_first_deferred(refused) if index == 0 else refused)
     return verdicts
+
+
+def _own_judgement(mail: Reply) -> Verdict:
+    """The verdict where the server was not even asked: its words are ours, so it has no reply."""
+    judged = classify_reply(mail)
+    return msgspec.structs.replace(judged, reply=None, text=f"It was not sent: {mail.text}.")
 
 
 def _first_deferred(refused: Verdict) -> Verdict:

@@ -150,6 +150,9 @@ BY_REASON = {
     "null_mx": "5.1.10",
     "no_usable_host": "5.4.4",
     "routing_loop": "5.4.6",
+    "message_too_large": "5.3.4",
+    "smtputf8_unsupported": "5.6.7",
+    "malformed_message": "5.6.0",
 }
 
 

@@ -16,8 +16,8 @@ def tls_for(
 ) -> TlsPolicy:
     """The TLS policy of a hop; `demanded` is that of a route to the domain's own MX.
 
-    `smtp://user:password@` and `smtps://` mean required; a smarthost without an account is
-    opportunistic; direct mail follows the shape of its site.
+    `smtp://user:password@` and `smtps://` mean required, or more where the shape demands more;
+    all other mail follows the shape of its site where no route says anything.
     """
     if route is None:
         return demanded or shape.tls
@@ -26,9 +26,9 @@ def tls_for(
         if account and not is_loopback(route.host) and route.tls in _WEAK:
             return TlsPolicy.REQUIRED
         return route.tls
-    if route.implicit_tls or account:
+    if (route.implicit_tls or account) and shape.tls in _WEAK:
         return TlsPolicy.REQUIRED
-    return TlsPolicy.OPPORTUNISTIC
+    return shape.tls
 
 
 _WEAK = frozenset({TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC})

@@ -12,6 +12,7 @@ import msgspec
 from relay.store.answer import unpack_answer
 from relay.store.codec import MessageRecord, decode_message, unpack
 from relay.store.keys import CLASS_OF_LETTER
+from relay.store.limit_key import LimitKey
 
 #: Severity and scope of what no receiver's reply decided.
 _JUDGED = {
@@ -49,6 +50,8 @@ def read_event(cursor: bytes, fields: list[bytes]) -> StoredEvent:
         data = unpack(values[b"d"])
     if room == "recipient":
         data = _of_recipient(word, data)
+    elif room in ("site", "route"):
+        data = _of_breaker(data)
     return StoredEvent(cursor.decode(), event_id, kind, timestamp, data)
 
 
@@ -67,6 +70,21 @@ def _of_message(queue_id: str, record: MessageRecord) -> dict[str, Any]:
         "tags": list(record.tags),
         "metadata": record.metadata,
         "queued_at": record.created_ms / 1000,
+    }
+
+
+def _of_breaker(data: dict[str, Any]) -> dict[str, Any]:
+    """The data of a site's or route's event; `until` is None where it takes connections again."""
+    whose = LimitKey.parse(data["key"])
+    return {
+        "site": whose.site,
+        "host": whose.host,
+        "provider": whose.provider,
+        "source": whose.source,
+        "account": whose.account,
+        "reason": data["reason"],
+        "text": data["text"],
+        "until": data["until"] or None,
     }
 
 

@@ -1,12 +1,12 @@
 """Why a queue is not moving: one reason, one sentence, and when it will be tried next."""
 
-import re
 import time
 from typing import Any
 
 import msgspec
 
 from relay.store.codec import unpack
+from relay.store.limit_key import LimitKey
 from relay.store.wire import Wire
 
 
@@ -29,16 +29,9 @@ _LIMITS = {
 }
 
 
-_RATE = re.compile(r"\A[cm]:(?=site:|provider:)")
-
-
 def limit_text(reason: str, key: str) -> str:
-    """The sentence of a limit; its key is `site:<source>:<site>` or `provider:<source>:<name>`.
-
-    Keys of rates have a letter before it.
-    """
-    name = _RATE.sub("", key).split(":", 2)[-1].partition("~")[0]
-    return _LIMITS.get(reason, f"{reason} of {{}} is reached").format(name)
+    """The sentence of a limit, which names whom its key is about."""
+    return _LIMITS.get(reason, f"{reason} of {{}} is reached").format(LimitKey.parse(key).name)
 
 
 class Waits:

@@ -29,7 +29,13 @@ async def test_mail_for_a_dead_site_waits_and_goes_when_it_is_back(system: Syste
     system.sink.clear_faults()
     await system.shift_clock(61)
     await system.until_delivered(*receipts)
-    assert len(await system.until_event("site.resumed")) == 1
+    (resumed,) = await system.until_event("site.resumed")
+    assert {"site", "host", "provider", "source", "account"} <= resumed.data.keys()
+    assert resumed.data == {**first.data, "reason": "", "text": "", "until": None}
+    (delivered, *_) = await system.events("recipient.delivered")
+    assert first.data["site"] == delivered.data["remote"]["site"]
+    assert (first.data["host"], first.data["source"]) == ("mx1.shop.test", "default")
+    assert first.data["reason"] == "connect_failed" and "key" not in first.data
     assert system.sink.counts("shop.test") == {f"reader{n}@shop.test": 1 for n in range(MESSAGES)}
     assert await system.events("recipient.deferred") == []
     views = [view for item in receipts for view in (await system.recipients(item)).values()]

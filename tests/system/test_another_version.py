@@ -62,7 +62,8 @@ def test_store_of_another_schema_is_refused_by_everything_and_left_as_it_is(
         with redis.client() as client:
             client.hset(meta, mapping={"schema": "99", "mode": "sink", "created": "1"})
         before = everything(redis)
-        smtp, http, dns, sink, control, other_smtp, other_http = free_ports(7)
+        smtp, http, dns, sink, control, other_smtp, other_http, third_smtp = free_ports(8)
+        third = f"127.0.0.1:{third_smtp}"
         environment = {
             "RELAY_DELIVERY_MODE": "sink",
             "RELAY_REDIS_URL": redis.url,
@@ -75,6 +76,13 @@ def test_store_of_another_schema_is_refused_by_everything_and_left_as_it_is(
         }
         verbs = {
             "smtpd": ["smtpd"],
+            "two listeners": [
+                "smtpd",
+                "--set",
+                "smtp.processes=2",
+                "--set",
+                f"smtp.listen={third}",
+            ],
             "http": ["http"],
             "one worker": ["worker", "--set", "worker.processes=1"],
             "two workers": ["worker", "--set", "worker.processes=2"],

@@ -198,6 +198,26 @@ def test_declared_length_over_the_limit_is_413_though_nothing_was_sent(
         assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
+def test_finished_message_one_octet_over_the_limit_is_413_by_its_length_alone(
+    doors: Doors,
+) -> None:
+    with doors.http(RELAY_LIMITS_MESSAGE_SIZE="10 KiB") as api:
+        content = b"From: a@b.test\r\n\r\n".ljust(10 * 1024 - 2, b"x") + b"\r\n"
+        path = "/v1/messages/raw?to=a@b.test"
+        assert api.post(path, content=content, headers=RFC822).status_code == 202
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: message/rfc822\r\n"
+            f"Content-Length: {len(content) + 1}\r\n\r\n"
+        )
+        with socket.create_connection((api.base_url.host, api.base_url.port or 80), 15) as raw:
+            raw.sendall(head.encode())
+            assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
+        chunked = head.replace(f"Content-Length: {len(content) + 1}", "Transfer-Encoding: chunked")
+        with socket.create_connection((api.base_url.host, api.base_url.port or 80), 15) as raw:
+            raw.sendall(chunked.encode() + b"%x\r\n" % (len(content) + 1) + content + b"x\r\n")
+            assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")  # its last chunk has not come
+
+
 @pytest.mark.parametrize("reason", ["a\r\nBcc: x@y.z", "a\nb", "\x1b[31m", "x" * 201])
 def test_reason_of_a_verb_is_one_line(api: httpx.Client, reason: str) -> None:
     """It goes into lists, logs and the report to the sender."""

@@ -47,6 +47,23 @@ async def test_sender_by_smtp_gets_a_report(system: System) -> None:
     assert "Subject: message 1" in original.get_content()
 
 
+async def test_message_that_the_server_was_not_offered_has_no_reply_of_it(system: System) -> None:
+    """It announces SIZE 200: that is our judgement, and nobody's words."""
+    address = "ann@size200.test"
+    receipt = await system.submit([address], ingress="smtp", sender="me@home.test", text="x" * 300)
+    view = (await system.until(receipt, {address: "failed"}))[address]
+    assert view.reply is None and view.text.startswith("It was not sent: message of ")
+    (failed,) = await system.events("recipient.failed")
+    assert (failed.data["reason"], failed.data["reply"]) == ("message_too_large", None)
+    assert system.sink.receipts(accepted=None, domain="size200.test") == []
+
+    (seen,) = system.sink.receipts(recipient="me@home.test", at_least=1)
+    report = system.sink.content(seen.number)
+    assert b"Diagnostic-Code: X-Relay; It was not sent: message of " in report
+    assert b"Status: 5.3.4" in report
+    assert b"Remote-MTA" not in report and b"smtp;" not in report
+
+
 async def test_null_reverse_path_gets_no_report(system: System) -> None:
     receipt = await system.submit(["reject@shop.test"], ingress="smtp", sender="")
     await system.until(receipt, {"reject@shop.test": "failed"})

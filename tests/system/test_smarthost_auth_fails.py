@@ -32,7 +32,11 @@ async def test_refused_login_pauses_the_route_until_it_is_mended(start: Start) -
         await system.until_view(
             queue_id, lambda views: {view.status for view in views.values()} == {"delivered"}
         )
-    assert len(await system.until_event("route.resumed")) == 1
+    (resumed,) = await system.until_event("route.resumed")
+    (paused_event,) = await system.events("route.paused")
+    assert resumed.data == {**paused_event.data, "reason": "", "text": "", "until": None}
+    assert resumed.data["site"].startswith(f"{resumed.data['host']}:")
+    assert resumed.data["account"] and not resumed.data["source"]
     assert system.sink.counts() == dict.fromkeys(addresses, 1)
     assert await system.events("recipient.failed", "recipient.deferred") == []
 

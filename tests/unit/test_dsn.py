@@ -33,6 +33,14 @@ def test_words_of_others_bring_neither_lines_nor_parts(field: str, line_break: s
     assert original.get_content().strip() == "Subject: hi"
 
 
+def test_report_without_a_word_of_a_server_gives_none() -> None:
+    text, machine, _ = composed(text="It was not sent: too large.").iter_parts()
+    _, about = machine.get_payload()
+    assert about["Diagnostic-Code"] == "X-Relay; It was not sent: too large."
+    assert about["Remote-MTA"] is None
+    assert "receiving server said" not in text.get_content()
+
+
 def test_report_names_recipient_status_and_what_the_server_said() -> None:
     report = composed(diagnostic="550 5.1.1 nobody", remote="mx.x.test", status="5.1.1")
     text, machine, _ = report.iter_parts()

@@ -54,6 +54,7 @@ class Answers(msgspec.Struct):
     final: Reply | None = reply("250 queued", "end-of-data")
     broken: Exception | None = None
     dot_sent: bool = True
+    is_local: bool = False
 
 
 def summary(verdict: Verdict) -> tuple[str, str, str]:
@@ -449,6 +450,23 @@ def test_refused_rcpt_that_was_read_wins_over_a_lost_connection() -> None:
     first, second = classify_transaction(answers)
     assert first.severity is Severity.PERMANENT
     assert summary(second) == ("transient", "connection", "connection_lost")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("552 5.3.4 message of 9 octets exceeds the limit of 5", "message_too_large"),
+        ("553 5.6.7 message needs SMTPUTF8", "smtputf8_unsupported"),
+        ("554 5.6.0 message contains NUL", "malformed_message"),
+    ],
+)
+def test_what_we_judged_ourselves_is_nobodys_reply(text: str, reason: str) -> None:
+    answers = Answers(mail=reply(text, "MAIL"), replies=(None, None), is_local=True)
+    first, second = classify_transaction(answers, rules=RULES)
+    assert first == second
+    assert summary(first) == ("permanent", "message", reason)
+    assert first.reply is None
+    assert first.text == f"It was not sent: {text[10:]}."
 
 
 def test_each_recipient_follows_its_own_reply() -> None:

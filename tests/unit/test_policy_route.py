@@ -185,9 +185,9 @@ def test_fault_of_a_route_is_named_by_its_key(
     assert "secret" not in str(caught.value)
 
 
-def demand(url: str, tls: TlsPolicy | None = None) -> TlsPolicy:
+def demand(url: str, tls: TlsPolicy | None = None, shape: Shape | None = None) -> TlsPolicy:
     routes = table(Route(domain="*", name="n", smarthost=url, tls=tls))
-    return tls_for(routes.route("[n]"), Shape())
+    return tls_for(routes.route("[n]"), shape or Shape())
 
 
 def test_credentials_demand_tls_and_nothing_else_does_by_itself() -> None:
@@ -200,6 +200,23 @@ def test_operator_may_demand_more_or_less() -> None:
     assert demand("smtp://u:p@hub.example", TlsPolicy.VERIFIED) is TlsPolicy.VERIFIED
     assert demand("smtp://hub.example", TlsPolicy.OFF) is TlsPolicy.OFF
     assert demand("smtp://u:p@127.0.0.1", TlsPolicy.OFF) is TlsPolicy.OFF
+
+
+@pytest.mark.parametrize(
+    ("shaped", "plain", "login"),
+    [
+        (TlsPolicy.OFF, TlsPolicy.OFF, TlsPolicy.REQUIRED),
+        (TlsPolicy.REQUIRED, TlsPolicy.REQUIRED, TlsPolicy.REQUIRED),
+        (TlsPolicy.VERIFIED, TlsPolicy.VERIFIED, TlsPolicy.VERIFIED),
+    ],
+)
+def test_smarthost_follows_the_shape_where_its_route_says_nothing(
+    shaped: TlsPolicy, plain: TlsPolicy, login: TlsPolicy
+) -> None:
+    shape = Shape(tls=shaped)
+    assert demand("smtp://hub.example", shape=shape) is plain
+    assert demand("smtp://u:p@hub.example", shape=shape) is login
+    assert demand("smtp://hub.example", TlsPolicy.OPPORTUNISTIC, shape) is TlsPolicy.OPPORTUNISTIC
 
 
 def test_direct_mail_follows_the_demand_of_its_domain_then_the_shape() -> None:

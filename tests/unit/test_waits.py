@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.store.limit_key import LimitKey
 from relay.store.waits import limit_text
 
 
@@ -12,6 +13,8 @@ from relay.store.waits import limit_text
         ("c:site:default:mx1.shop.test~c0b8c5d3", "mx1.shop.test"),
         ("m:provider:192.0.2.1:google", "google"),
         ("provider:default:google", "google"),
+        ("m:site:2001:db8::1:mx1.shop.test~c0b8c5d3", "mx1.shop.test"),
+        ("site:default:smart.test:587", "smart.test:587"),
         ("host::mx1.tarpit.test [::1]", "mx1.tarpit.test [::1]"),
     ],
 )
@@ -20,3 +23,27 @@ def test_limit_is_told_by_the_name_of_whom_it_protects(key: str, name: str) -> N
         f"mail to {name} is sent no faster than shaping allows"
     )
     assert name in limit_text("a_new_one", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "parts", "host"),
+    [
+        (
+            "site:default:mx1.a.test~c0b8c5d3",
+            ("mx1.a.test~c0b8c5d3", "", "default", ""),
+            "mx1.a.test",
+        ),
+        (
+            "site:2001:db8::1:mx1.a.test~c0b8c5d3~p",
+            ("mx1.a.test~c0b8c5d3~p", "", "2001:db8::1", ""),
+            "mx1.a.test",
+        ),
+        ("site:::1:[2001:db8::2]:25", ("[2001:db8::2]:25", "", "::1", ""), "[2001:db8::2]"),
+        ("provider:2001:db8::1:google", ("", "google", "2001:db8::1", ""), ""),
+        ("route:smart.test:587:abc123", ("smart.test:587", "", "", "abc123"), "smart.test"),
+    ],
+)
+def test_key_is_told_in_its_parts(key: str, parts: tuple[str, ...], host: str) -> None:
+    told = LimitKey.parse(key)
+    assert (told.site, told.provider, told.source, told.account) == parts
+    assert told.host == host

@@ -40,8 +40,9 @@ class Messages:
     def __init__(self, door: Door) -> None:
         self._door = door
         size = door.settings.limits.message_size
-        self._raw_limit = size + 1024
-        # Base64 in JSON, and the fields around it.
+        self._raw_limit = size
+        # Base64 in JSON, escapes, and the fields around it: only beyond this a message is known to
+        # be too large before it was put together.
         self._json_limit = size + size // 2 + 1024 * 1024
         self._log = get_logger()
 
