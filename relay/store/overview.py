@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.model.ids import accepted_at
 from relay.store import connect
-from relay.store.codec import decode_recipient, unpack
+from relay.store.codec import RecipientRecord, decode_recipient, unpack
 from relay.store.events import StoredEvent, read_event
 from relay.store.keys import prefix
 from relay.store.wire import Wire
@@ -107,13 +107,18 @@ class Overview:
     async def _first_ready(self, key: str) -> list[bytes]:
         """The first recipient-id of a list whose recipient is ready: entries go stale in lists."""
         for raw in await self.wire.call("LRANGE", key, 0, _STALE_HEADS):
-            queue_id, _, number = raw.decode().partition(".")
-            bucket = (int(number) - 1) // 50
-            where = f"b:{queue_id}:{bucket}" if bucket else f"m:{queue_id}"
-            record = await self.wire.call("HGET", self.p + where, number)
-            if record is not None and decode_recipient(record).state == "r":
+            record = await self._record_of(raw.decode())
+            if record is not None and record.state == "r":
                 return [raw]
         return []
+
+    async def _record_of(self, recipient_id: str) -> RecipientRecord | None:
+        """A recipient's record; None where it is gone."""
+        queue_id, _, number = recipient_id.partition(".")
+        bucket = (int(number) - 1) // 50
+        where = f"b:{queue_id}:{bucket}" if bucket else f"m:{queue_id}"
+        raw = await self.wire.call("HGET", self.p + where, number)
+        return decode_recipient(raw) if raw is not None else None
 
     async def ages(self) -> dict[tuple[str, str], float]:
         """When the oldest was accepted by state and provider, at the last sweep (store/ages.py)."""

@@ -37,6 +37,8 @@ _WORD = {
     "C": State.CANCELLED,
     "S": State.SUPPRESSED,
 }
+#: Waits that stop what comes due, too.
+_STOPS = frozenset({"suspended", "parked"})
 _PAGE = 200
 #: Messages and recipients that one page of messages looks at: a filter that few fit is followed
 #: from page to page, so that no question takes longer the more is queued.
@@ -325,6 +327,8 @@ class Views(Overview):
         mail_class, tenant, campaign, destination = split_queue_name(name)
         due = await self.wire.call("ZRANGE", key + ":d", 0, 0, "WITHSCORES")
         waiting = await waits.of_queue(name)
+        if not counts["r"] + counts["y"] and (waiting is None or waiting.kind not in _STOPS):
+            waiting = await self._of_rest(key, counts, due) or waiting
         suspended = waiting if waiting is not None and waiting.kind == "suspended" else None
         return QueueView(
             name=name,
@@ -343,6 +347,24 @@ class Views(Overview):
             suspended=suspended,
             waiting=waiting,
         )
+
+    async def _of_rest(self, key: str, counts: dict[str, int], due: list[bytes]) -> Wait | None:
+        """Why a queue without ready mail waits: what the next one that comes due was told."""
+        if due:
+            return await self._told("deferred", due[0], float(due[1]) / 1000)
+        if counts["h"]:
+            (first,) = await self.wire.call("ZRANGE", key + ":h", 0, 0)
+            return await self._told("held", first, None)
+        if counts["c"]:
+            return Wait("attempt", "under_way", f"attempts under way: {counts['c']}")
+        return None
+
+    async def _told(self, kind: str, recipient_id: bytes, until: float | None) -> Wait | None:
+        record = await self._record_of(recipient_id.decode())
+        if record is None:
+            return None
+        _, reply = unpack_answer(record.answer)
+        return Wait(kind, record.reason, record.text or str(reply or ""), until)
 
     async def suspensions(self) -> list[Suspension]:
         """Suspensions in force."""

@@ -96,9 +96,17 @@ async def test_staged_deferred_and_held_mail_say_it_in_their_own_words(start: St
     await system.until(receipt, {"tempfail+b@shop.test": "deferred"})
     await system.store.hold(f"{receipt.id}.2", "looks odd")
     api = f"http://127.0.0.1:{system.start_http()}"
+    queued = relay("queue", "ls", "--domain", "shop.test", api=api).out.splitlines()[1]
+    assert re.search(r"\tin \d+m\t451 4\.3\.0 Mailbox .* \(in \d+m\)$", queued)
     deferred, held = relay("message", "show", receipt.id, api=api).out.splitlines()[-2:]
     assert "451 4.3.0" in deferred and "mx1.shop.test [127." in deferred
     assert re.search(r"\tin \d+m\t", deferred)
     assert "looks odd (last reply: 451 4.3.0 " in held
     listed = relay("message", "ls", "--to", "tempfail@shop.test", api=api).out.splitlines()[1]
     assert re.search(r"\t451 4\.3\.0 Mailbox .* \(next attempt in \d+m\)$", listed)
+    await system.store.hold(f"{receipt.id}.1", "looks odd, too")
+    queued = relay("queue", "ls", "--domain", "shop.test", api=api).out.splitlines()[1]
+    assert queued.endswith("\t-\tlooks odd")
+    await system.store.suspend(QueueMatch(destination="shop.test"), reason="stop", duration_s=60)
+    queued = relay("queue", "ls", "--domain", "shop.test", api=api).out.splitlines()[1]
+    assert "\tsuspended: stop (in " in queued
