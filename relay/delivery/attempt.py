@@ -6,7 +6,6 @@ Nothing here decides: verdicts come from `policy`, limits from the plan, delays 
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -59,7 +58,7 @@ async def claim_for(lane: str, carrier: Carrier, context: Context) -> Claim:
     """Claim about one second's work, within the content budget of the process."""
     octets = context.content_room()
     if octets <= 0:
-        return Claim(wait_until=time.time() + 0.1, reason="content_budget")
+        return Claim(wait_s=0.1, reason="content_budget")
     claim = await context.work.claim(
         lane, limit=carrier.pace.batch, octets=octets, rates=context.message_rates(carrier.plan)
     )
@@ -70,7 +69,7 @@ async def claim_for(lane: str, carrier: Carrier, context: Context) -> Claim:
 async def deliver(claim: Claim, carrier: Carrier, context: Context) -> None:
     """Send all of a claim; what no host takes goes back to ready."""
     with context.holding(claim):
-        claim, expired = without_expired(claim)
+        claim, expired = without_expired(claim, context.now())
         late = context.without_session(expired, EXPIRED, State.EXPIRED)
         await settle(late, expired.messages, context)
         loads = deque(loads_of(claim, carrier.plan.shape.recipients_per_transaction))

@@ -293,10 +293,14 @@ class Context:
 
     # -- facts -------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """The store's clock, epoch seconds."""
+        return self.work.store.clock.now()
+
     def facts(self, plan: Plan, **dialogue: Any) -> Facts:
         """What events tell of an attempt of this plan."""
         return Facts(
-            now=time.time(),
+            now=self.now(),
             rules=self.retry_rules,
             provider=plan.provider,
             site=plan.lane.site,
@@ -307,14 +311,14 @@ class Context:
     def tell(self, outcomes: Sequence[Outcome], messages: Sequence[ClaimedMessage]) -> None:
         """Log outcomes and count them."""
         log_outcomes(outcomes)
-        self.measures.ended(outcomes, messages)
+        self.measures.ended(outcomes, messages, self.now())
 
     def without_session(self, claim: Claim, verdict: Verdict, state: State) -> list[Outcome]:
         """Outcomes of a claim for which no packet leaves."""
         if not claim.messages:
             return []
         facts = Facts(
-            now=time.time(),
+            now=self.now(),
             rules=self.retry_rules,
             provider="",
             site="",

@@ -69,6 +69,7 @@ class Engine:
         assert self.settings.delivery.mode is not None
         mode = self.settings.delivery.mode.value
         self._store = await self._connect(mode)
+        await self._store.now()
         self._resolver = Resolver.from_settings(
             self.settings, RedisDnsCache(self._store), meter=self._store.meter
         )

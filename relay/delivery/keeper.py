@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from relay.model.errors import LeaseLost, RelayError, ScriptMismatch
+from relay.store.clock import steady_s
 from relay.store.queue import Store
 from relay.store.wire import Wire
 from relay.store.work import Work
@@ -21,8 +22,6 @@ RENEW_EVERY = 0.2
 ANSWER_WITHIN = 1 / 3
 RETRY_EVERY_S = 0.5
 HANGS_S = 60.0
-#: A clock that goes on while the machine sleeps, where there is one (Linux).
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = structlog.get_logger("relay.lease")
 
@@ -59,7 +58,7 @@ class LeaseKeeper:
     @property
     def age_s(self) -> float:
         """Seconds since the last renewal that Redis confirmed was asked for."""
-        return time.clock_gettime(_CLOCK) - self._renewed_at
+        return steady_s() - self._renewed_at
 
     async def start(self) -> None:
         """Begin the lease; returns when Redis has it."""
@@ -117,7 +116,7 @@ class LeaseKeeper:
         return await Store.open(wire, self._work.store.mode)
 
     async def _renew(self, store: Store) -> None:
-        work, began = self._work, time.clock_gettime(_CLOCK)
+        work, began = self._work, steady_s()
         try:
             if not self._begun.is_set():
                 await work.begin(store)

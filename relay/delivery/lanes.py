@@ -142,7 +142,9 @@ class Lanes:
         now = asyncio.get_running_loop().time()
         for task in list(self._idle)[: max(0, lanes - len(self._leaving))]:
             self._leaving.add(task)
-            self._idle.pop(task).reschedule(now)
+            patience = self._idle.pop(task)
+            if not patience.expired():
+                patience.reschedule(now)
 
     def _end_dispensable(self) -> None:
         before, now = time.monotonic() - SLOW_S, asyncio.get_running_loop().time()
@@ -269,9 +271,8 @@ class Lanes:
         """Keep the session warm for a while; whether to claim again."""
         if claim.backlog > 0:
             return True
-        if claim.wait_until > 0:
-            wait_s = min(max(claim.wait_until - time.time(), 0.001), _POLL_S)
-            await asyncio.sleep(wait_s)
+        if claim.wait_s > 0:
+            await asyncio.sleep(min(claim.wait_s, _POLL_S))
             return not self.is_draining
         state, task = self._lanes[lane], asyncio.current_task()
         assert task is not None

@@ -1,6 +1,5 @@
 """What a claim is sent as: loads of one mail transaction each."""
 
-import time
 from collections.abc import Iterator
 
 import msgspec
@@ -68,9 +67,8 @@ def loads_of(claim: Claim, recipients_per_transaction: int) -> Iterator[Load]:
             yield load_of(message, message.recipients[start : start + size])
 
 
-def without_expired(claim: Claim) -> tuple[Claim, Claim]:
-    """What may still be sent of a claim, and what is past its deadline."""
-    now = time.time()
+def without_expired(claim: Claim, now: float) -> tuple[Claim, Claim]:
+    """What may still be sent of a claim, and what is past its deadline by the store's clock."""
     live = tuple(item for item in claim.messages if item.expires > now)
     expired = tuple(item for item in claim.messages if item.expires <= now)
     return Claim(live), Claim(expired)

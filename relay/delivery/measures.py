@@ -1,6 +1,5 @@
 """What sessions and attempts count and time on the process' meter (`telemetry/meter.py`)."""
 
-import time
 from collections.abc import Iterable, Mapping
 
 from relay.delivery.plan import Plan
@@ -56,10 +55,11 @@ class Measures:
         """A limit of ours, or a breaker, kept a session from beginning or from mail."""
         self._meter.count("throttled", limit, plan.provider or OTHER)
 
-    def ended(self, outcomes: Iterable[Outcome], messages: Iterable[ClaimedMessage]) -> None:
-        """Outcomes are about to be recorded."""
+    def ended(
+        self, outcomes: Iterable[Outcome], messages: Iterable[ClaimedMessage], now: float
+    ) -> None:
+        """Outcomes are about to be recorded; `now` is the store's clock."""
         created = {message.queue_id: message.created for message in messages}
-        now = time.time()
         for outcome in outcomes:
             if outcome.state is State.DELIVERED:
                 delay_s = max(now - created[outcome.queue_id], 0.0)

@@ -5,7 +5,6 @@ Nothing is written while all goes well: a session that opens at once, or finds m
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator
 
 from relay.store.work import Claim, Work
@@ -33,9 +32,8 @@ class Notes:
 
     def waiting(self, lane: str, key: str, claim: Claim) -> None:
         """A rate keeps the session from mail for a while."""
-        for_s = claim.wait_until - time.time()
-        if for_s > 0:
-            self.write(lane, claim.reason, key, for_s=for_s + 1.0, until=claim.wait_until)
+        until = claim.wait_until
+        self.write(lane, claim.reason, key, for_s=claim.wait_s + 1.0, until=until)
 
     def write(self, lane: str, reason: str, key: str, *, for_s: float, until: float = 0.0) -> None:
         """Write a note that is believed for a while."""

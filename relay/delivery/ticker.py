@@ -4,7 +4,6 @@ Every engine runs one; a short lock in Redis lets one act at a time.
 """
 
 import asyncio
-import time
 
 import structlog
 
@@ -72,6 +71,6 @@ class Ticker:
         if ticked.worked or ticked.due:
             return BUSY_EVERY_S
         if ticked.next_timer:
-            until_timer = ticked.next_timer - time.time()
+            until_timer = ticked.next_timer - self._context.work.store.clock.now()
             return min(max(until_timer, 0.01), IDLE_EVERY_S)
         return IDLE_EVERY_S

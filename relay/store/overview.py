@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.model.ids import accepted_at
 from relay.store import connect
+from relay.store.clock import StoreClock, steady_s
 from relay.store.codec import RecipientRecord, decode_recipient, unpack
 from relay.store.events import StoredEvent, read_event
 from relay.store.keys import prefix
@@ -24,13 +25,22 @@ class Overview:
         self.wire = wire
         self.mode = mode
         self.p = prefix(mode)
+        self.clock = StoreClock()
 
     async def now(self) -> float:
-        """The store's clock, epoch seconds."""
-        shift, frozen = await self.wire.call("HMGET", self.p + "meta", "shift_ms", "frozen_ms")
+        """Ask for the store's clock, epoch seconds."""
+        asked_at = steady_s()
+        now = await self._ask_clock()
+        self.clock.heard(now, asked_at=asked_at)
+        return now
+
+    async def _ask_clock(self) -> float:
+        fields = ("shift_ms", "frozen_ms", "step_ms")
+        shift, frozen, step = await self.wire.call("HMGET", self.p + "meta", *fields)
         if frozen is not None:
             return int(frozen) / 1000
-        return (await connect.server_time_ms(self.wire) + int(shift or 0)) / 1000
+        ahead_ms = int(shift or 0) + int(step or 0)
+        return (await connect.server_time_ms(self.wire) + ahead_ms) / 1000
 
     async def events(
         self, after: str = "0", *, limit: int = 100, block_s: float = 0.0

@@ -191,7 +191,7 @@ class Views(Overview):
             *(self._fields(f"{self.p}b:{queue_id}:{bucket}") for bucket in buckets)
         ):
             fields |= more
-        waits = Waits(self.wire, self.p)
+        waits = Waits(self.wire, self.p, self.now)
         recipients = []
         for number in range(1, record.count + 1):
             raw = fields.get(b"%d" % number)
@@ -302,7 +302,7 @@ class Views(Overview):
 
     async def queues(self, match: QueueMatch, *, limit: int = 1000) -> list[QueueView]:
         """The first matching queues by name."""
-        waits, names, views = Waits(self.wire, self.p), list[str](), list[QueueView]()
+        waits, names, views = Waits(self.wire, self.p, self.now), list[str](), list[QueueView]()
         if match.destination:
             members = await self.wire.call("ZRANGE", self.p + "dest:" + match.destination, 0, -1)
             names = [raw.decode() for raw in members]

@@ -1,6 +1,6 @@
 """Why a queue is not moving: one reason, one sentence, and when it will be tried next."""
 
-import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -37,9 +37,12 @@ def limit_text(reason: str, key: str) -> str:
 class Waits:
     """Explains queues; remembers what it read, so use one for one answer."""
 
-    def __init__(self, wire: Wire, prefix: str) -> None:
+    def __init__(self, wire: Wire, prefix: str, clock: Callable[[], Awaitable[float]]) -> None:
+        """`clock` asks for the store's, epoch seconds."""
         self._wire = wire
         self._p = prefix
+        self._clock = clock
+        self._now_ms = 0.0
         self._known: dict[str, Wait | None] = {}
         self._holders: dict[str, str] = {}
 
@@ -61,7 +64,7 @@ class Waits:
         return Wait("attempt", "under_way", text)
 
     async def _find(self, queue: str) -> Wait | None:
-        now_ms = time.time() * 1000
+        now_ms = self._now_ms = self._now_ms or await self._clock() * 1000
         su, si, pu, pr, pt, lane = await self._wire.call(
             "HMGET", self._p + "q:" + queue, "su", "si", "pu", "pr", "pt", "on"
         )

@@ -12,6 +12,7 @@ import msgspec
 from relay.model.errors import LeaseLost, NotFound, StoreError, StoreUnavailable
 from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, ClaimedRecipient
+from relay.store.clock import StepWatch, steady_s
 from relay.store.codec import (
     FLAG_8BIT,
     FLAG_DSN,
@@ -25,6 +26,7 @@ from relay.store.codec import (
 from relay.store.holdings import Holdings, alert_of_poison
 from relay.store.keys import CLASS_LETTER
 from relay.store.queue import Store
+from relay.telemetry.log import get_logger
 
 #: Content above this is read beside the claim, not through the script (see queue.BESIDE_OCTETS).
 INLINE_OCTETS = 16 * 1024
@@ -38,6 +40,11 @@ ROUTING_S = 15.0
 TAKING_S = 5.0
 ROUTE_RETRY_S = 15.0
 ROUTE_RETRY_MAX_S = 15 * 60.0
+_CLOCK_SET = (
+    "Redis' clock was set; the queue's own goes on as before and follows at a tenth of its speed"
+)
+
+_log = get_logger()
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -72,10 +79,14 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What a session may send now; `backlog` is what the queue holds besides, at least."""
+    """What a session may send now; `backlog` is what the queue holds besides, at least.
+
+    Nothing may be claimed for `wait_s`, until a moment of the store's clock.
+    """
 
     messages: tuple[ClaimedMessage, ...] = ()
     backlog: int = 0
+    wait_s: float = 0.0
     wait_until: float = 0.0
     reason: str = ""
 
@@ -119,6 +130,7 @@ class Work:
         self.holder = new_queue_id()
         self.holdings = Holdings(store)
         self._tokens = itertools.count(1)
+        self._step_watch = StepWatch()
 
     def new_token(self) -> str:
         """A token for a session's slots."""
@@ -323,7 +335,9 @@ class Work:
         if word == b"lost":
             raise LeaseLost(f"the lease of incarnation {self.holder} ran out")
         if word == b"wait":
-            return Claim(wait_until=wait_ms / 1000, reason=reason)
+            until = wait_ms / 1000
+            wait_s = max(until - self.store.clock.now(), 0.001)
+            return Claim(wait_s=wait_s, wait_until=until, reason=reason)
         queue = answer[4].decode()
         parts = [answer[position : position + 4] for position in range(5, len(answer), 4)]
         claimed = [self._claimed(queue, name, raw, rows) for name, raw, _, rows in parts]
@@ -428,29 +442,44 @@ class Work:
         self, *, pools: tuple[str, ...], uncertain: dict[str, str], keep_events: int
     ) -> Ticked:
         """Let time pass: see `lua/tick.lua`."""
-        answer = await self.store.scripts.call(
-            "tick",
-            {
-                "holder": self.holder,
-                "limit": 500,
-                "grace_ms": int((self.lease_s + 15) * 1000),
-                "keep": keep_events,
-                "pools": list(pools),
-                "uncertain": uncertain,
-            },
-        )
+        request = {
+            "holder": self.holder,
+            "limit": 500,
+            "grace_ms": int((self.lease_s + 15) * 1000),
+            "keep": keep_events,
+            "pools": list(pools),
+            "uncertain": uncertain,
+            "slew_ms": self._step_watch.slew_ms(),
+        }
+        answer = await self._tick(request, expected=self._step_watch.expected_ms())
         if answer[0] == b"busy":
             return Ticked(acting=False)
-        for raw in answer[5]:
+        for raw in answer[7]:
             await self.store.follow_suspension(raw.decode())
-        alert_of_poison(answer[6])
+        alert_of_poison(answer[8])
         return Ticked(
             acting=True,
-            worked=answer[1],
-            next_timer=answer[2] / 1000,
-            due=tuple(raw.decode() for raw in answer[3]),
-            committing=tuple(raw.decode() for raw in answer[4]),
+            worked=answer[3],
+            next_timer=answer[4] / 1000,
+            due=tuple(raw.decode() for raw in answer[5]),
+            committing=tuple(raw.decode() for raw in answer[6]),
         )
+
+    async def _tick(self, request: dict[str, Any], *, expected: int) -> list[Any]:
+        """Tick; where Redis' clock was set, once more, and the store's goes on as before."""
+        asked_at = steady_s()
+        request["expected"] = expected
+        answer: list[Any] = await self.store.scripts.call("tick", request)
+        if answer[0] == b"stepped":
+            _, _, shown_ms, step_ms = answer
+            by_ms = self._step_watch.step_ms(shown_ms, asked_at=asked_at)
+            if by_ms:
+                _log.warning("store.clock_set", by_s=by_ms / 1000, text=_CLOCK_SET)
+                request["undo"] = {"from": step_ms, "by": -by_ms}
+            return await self._tick(request, expected=0)
+        self.store.clock.heard(answer[1] / 1000, asked_at=asked_at)
+        self._step_watch.heard(answer[2], asked_at=asked_at)
+        return answer
 
 
 class RedisDnsCache:

@@ -14,6 +14,7 @@ from tests.chaos import (
     f08_dead_domain,
     f09_dns_failures,
     f10_slow_drip,
+    f14_clock_steps,
     f15_rolling_restarts,
     f17_backlog,
     f18_two_hosts,
@@ -62,6 +63,12 @@ async def test_failing_dns_loses_denies_and_doubles_nothing(tmp_path: Path, tell
 
 async def test_dripping_servers_take_no_place_from_others(tmp_path: Path, tell: Tell) -> None:
     tell(await f10_slow_drip.run(tmp_path, f10_slow_drip.SHORT))
+
+
+async def test_clocks_that_are_set_expire_nothing_and_lose_no_lease(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f14_clock_steps.run(tmp_path, f14_clock_steps.SHORT))
 
 
 async def test_workers_told_to_stop_lose_nothing_and_leave_nothing_uncertain(

@@ -136,7 +136,8 @@ async def test_lease_that_is_being_reclaimed_cannot_be_renewed(store: Store) -> 
     await work.claim(LANE, limit=3, octets=1 << 20)
     await mail.shift(store, mail.LEASE_S + 20)
     tick = {"holder": "T", "limit": 1, "grace_ms": 0, "keep": 100, "pools": []}
-    await store.scripts.call("tick", tick | {"uncertain": mail.NO_UNCERTAINTY})
+    tick |= {"uncertain": mail.NO_UNCERTAINTY, "expected": 0, "slew_ms": 0}
+    await store.scripts.call("tick", tick)
     assert await store.wire.call("SCARD", f"{store.p}ic:{work.holder}") == 2
     with pytest.raises(LeaseLost):
         await work.renew()

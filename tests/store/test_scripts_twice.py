@@ -133,6 +133,8 @@ CALLS: dict[str, Callable[[Work], Call]] = {
             "keep": 1000,
             "pools": ["default"],
             "uncertain": mail.NO_UNCERTAINTY,
+            "expected": 0,
+            "slew_ms": 0,
         },
         (),
     ),

@@ -27,5 +27,5 @@ MESSAGE = ClaimedMessage(
 def test_claimed_mail_past_its_deadline_is_not_sent() -> None:
     """The ticker leaves claimed mail alone; what ran out just before the claim is caught here."""
     late = msgspec.structs.replace(MESSAGE, expires=NOW - 1)
-    live, expired = without_expired(Claim((MESSAGE, late)))
+    live, expired = without_expired(Claim((MESSAGE, late)), NOW)
     assert (live.messages, expired.messages) == ((MESSAGE,), (late,))

@@ -16,13 +16,13 @@ local function bind()
 end
 -- The text of a whole number: five times cheaper than what Lua and Redis make of one.
 local function whole(n) return DIGITS[n] or string.format('%d', n) end
-local P, req, clock, now, stamp, counts, poisoned
+local P, req, clock, shown, step, now, stamp, counts, poisoned
 local begin_queues  -- of _queue.lua
 local function begin(keys, arguments)
   if not call then bind() end
   P = string.sub(keys[1], 1, -5)
   req = cmsgpack.unpack(arguments[1])
-  local meta = call('HMGET', keys[1], 'schema', 'shift_ms', 'frozen_ms')
+  local meta = call('HMGET', keys[1], 'schema', 'shift_ms', 'frozen_ms', 'step_ms')
   if meta[1] ~= req.schema then
     return redis.error_reply('MISMATCH the store has schema ' .. tostring(meta[1]) ..
       ', this relay speaks ' .. tostring(req.schema) .. '; run the version that wrote it, or drain it first')
@@ -31,8 +31,11 @@ local function begin(keys, arguments)
   -- repeats, and which left it nothing to do, went another way.
   if req.copied then call('HSET', keys[1], 'schema', req.schema) end
   clock = call('TIME')
-  -- Milliseconds of Redis' clock; tests move it by meta.shift_ms or stop it at meta.frozen_ms.
-  now = tonumber(meta[3]) or clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(meta[2]) or 0)
+  -- Milliseconds of Redis' clock. Where that was set, meta.step_ms keeps ours steady (see tick.lua);
+  -- tests move it by meta.shift_ms or stop it at meta.frozen_ms.
+  step = tonumber(meta[4]) or 0
+  shown = clock[1] * 1000 + math.floor(clock[2] / 1000) + step
+  now = tonumber(meta[3]) or shown + (tonumber(meta[2]) or 0)
   stamp = whole(now)
   counts, poisoned = {}, {}
   begin_queues()

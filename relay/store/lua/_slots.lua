@@ -5,6 +5,12 @@ local function is_leased(holder)
   local expiry = call('ZSCORE', P .. 'incarnations', holder)
   return expiry and tonumber(expiry) > 0
 end
+-- When a rate {key, interval_us, burst} would be used up (µs; GCRA), not before now. Later than a full
+-- burst and a claim of 50 can make it is what another clock made it.
+local function used_up_at(rate)
+  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now * 1000)
+  return math.min(tat, now * 1000 + (rate[3] + 50) * rate[2])
+end
 -- Since when (ms) this run of the server is up, as far as workers saw it; 0 in the first run of a store.
 local function run_since()
   local run = string.match(call('INFO', 'server'), 'run_id:(%x+)') or ''

@@ -16,7 +16,7 @@ local MAX_QUEUES, MAX_STALE, MAX_RECIPIENTS = 8, 200, 50
 local SUSPECT_REST_MS = 1000
 local allowed, wait_until = req.n, 0
 for _, rate in ipairs(req.rates) do
-  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now * 1000)
+  local tat = used_up_at(rate)
   local room = math.floor((now * 1000 + rate[3] * rate[2] - tat) / rate[2])
   if room < 1 then wait_until = math.max(wait_until, math.ceil((tat - (rate[3] - 1) * rate[2]) / 1000)) end
   allowed = math.min(allowed, room)
@@ -161,7 +161,7 @@ settle_queues()
 -- XX: unless the tenant left with its last queue.
 if taken > 0 then call('ZADD', tenants, 'XX', reached, tenant) end
 for _, rate in ipairs(req.rates) do
-  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now * 1000) + taken * rate[2]
+  local tat = used_up_at(rate) + taken * rate[2]
   call('SET', P .. 'rt:' .. rate[1], string.format('%.0f', tat), 'PX', math.ceil(tat / 1000 - now) + 1000)
 end
 local backlog = from and queue(from).r + queue(from).y or 0

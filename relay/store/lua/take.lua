@@ -54,14 +54,14 @@ for _, slot in ipairs(req.slots) do
 end
 local now_us = now * 1000
 for _, rate in ipairs(req.rates) do
-  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now_us)
+  local tat = used_up_at(rate)
   local wait = tat + rate[2] - rate[3] * rate[2] - now_us
   if wait > 0 then
     return refuse(rate[1], rate[2], now + math.ceil(wait / 1000), 'connection_rate')
   end
 end
 for _, rate in ipairs(req.rates) do
-  local tat = math.max(tonumber(call('GET', P .. 'rt:' .. rate[1])) or 0, now_us) + rate[2]
+  local tat = used_up_at(rate) + rate[2]
   call('SET', P .. 'rt:' .. rate[1], string.format('%.0f', tat), 'PX',
     math.ceil((tat - now_us) / 1000) + 1000)
 end

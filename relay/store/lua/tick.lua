@@ -1,15 +1,38 @@
 #!lua flags=allow-oom
 -- What time brings: due recipients, parked queues, lanes and destinations, dead incarnations.
--- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms (a lease and 15 s), keep (events), pools {…}, uncertain {t, b = policy}}.
--- Returns {'busy'} when another ticker acts, else {'ok', worked (items), next timer ms, due messages
+-- KEYS: [1] meta. ARGV: [1] {holder, limit, grace_ms (a lease and 15 s), keep (events), pools {…}, uncertain {t, b = policy},
+--   expected (what the clock must show, ms; 0: unknown), undo {from, by} (a step of Redis' clock that was seen), slew_ms}.
+-- Returns {'busy', now ms, shown ms} when another ticker acts, {'stepped', now, shown, step_ms} when the clock does not show
+--   what is expected, and nothing was done; else {'ok', now ms, shown ms, worked (items), next timer ms, due messages
 --   (deadlines), ids being committed, suspensions that are being put into force or ended, rids held as poison}.
 -- Invariants: two tickers at once do no harm (each step is by itself); promoted recipients enter the
 --   retry list in order of their due time; a dead holder's recipients come back to the front with
---   their lost claim counted; after a restart of Redis nothing is reclaimed for grace_ms.
+--   their lost claim counted; after a restart of Redis nothing is reclaimed for grace_ms; a step of
+--   Redis' clock is undone (meta.step_ms) before it has ended a lease, and let in again by slew_ms a call.
 -- Bound: O(limit), at most 500 recipients, 100 timers.
+local LOCK_MS, STEP_MS = 1500, 5000
 local lock = call('GET', P .. 'ticker')
-if lock and lock ~= req.holder then return { 'busy' } end
-call('SET', P .. 'ticker', req.holder, 'PX', 1500)
+-- One that lives longer than it was given to is of a clock that was put back.
+if lock and lock ~= req.holder and call('PTTL', P .. 'ticker') <= LOCK_MS then return { 'busy', now, shown } end
+call('SET', P .. 'ticker', req.holder, 'PX', LOCK_MS)
+local function set_step(to)
+  now, shown = now + to - step, shown + to - step
+  stamp, step = whole(now), to
+  call('HSET', KEYS[1], 'step_ms', to)
+end
+if req.undo and req.undo.from == step then
+  set_step(step + req.undo.by)
+  -- Who renewed meanwhile did so by the other clock.
+  for _, holder in ipairs(call('ZRANGEBYSCORE', P .. 'incarnations', '(0', '+inf')) do
+    call('ZADD', P .. 'incarnations', now + req.grace_ms, holder)
+  end
+  call('DEL', P .. 'woken:route')
+  for _, pool in ipairs(req.pools) do call('DEL', P .. 'woken:egress.' .. pool) end
+elseif req.expected > 0 and math.abs(shown - req.expected) > STEP_MS then
+  return { 'stepped', now, shown, step }
+elseif step ~= 0 then
+  set_step(step > 0 and math.max(step - req.slew_ms, 0) or math.min(step + req.slew_ms, 0))
+end
 local budget = req.limit
 drops_empty = true
 
@@ -125,5 +148,5 @@ end
 call('XTRIM', P .. 'events', 'MAXLEN', '~', req.keep, 'LIMIT', 1000)
 local next_timer = call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')[2]
 local due = call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', now, 'LIMIT', 0, 20)
-return { 'ok', worked, tonumber(next_timer or 0), due, call('SRANDMEMBER', P .. 'committing', 10),
+return { 'ok', now, shown, worked, tonumber(next_timer or 0), due, call('SRANDMEMBER', P .. 'committing', 10),
   call('SRANDMEMBER', P .. 'suspending', 10), poisoned }
