@@ -67,6 +67,8 @@ class EngineThread:
     def _begin(self, verb: str) -> None:
         if self._is_ending:
             return
+        if verb == "deliver":
+            self._engine.heed_wake_up()
         if verb in self._running:
             # It may be past the moment of looking: dropping this one could lose a wake-up.
             self._again.add(verb)

@@ -36,6 +36,9 @@ LOOK_EVERY_S = 0.003
 ATTEND_S = 0.02
 #: A look that comes so late shows a loop that has enough to do.
 LATE_S = 0.015
+#: A wake-up that finds no room goes to another worker after this, so that it does not go round and
+#: round where all are full.
+PASS_ON_S = 0.05
 #: A store that is absent is asked for again after this, twice that, … at most this.
 _RECONNECT_S, _RECONNECT_MAX_S = 0.25, 5.0
 _GIVE_UP_S = 1.0
@@ -63,6 +66,7 @@ class Engine:
         self._drain_s = drain_s
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes = Lanes(settings.worker, self._serve)
+        self._passing_on: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the store (waiting for it), take a lease and begin to tick."""
@@ -162,6 +166,18 @@ class Engine:
 
     # -- work that tasks announce ------------------------------------------------------------
 
+    def heed_wake_up(self) -> None:
+        """A wake-up came: where there is no room for what it announces, it is passed on."""
+        if self._lanes.places <= 0 and (self._passing_on is None or self._passing_on.done()):
+            self._passing_on = asyncio.create_task(self._pass_on(), name="pass-on")
+
+    async def _pass_on(self) -> None:
+        await asyncio.sleep(PASS_ON_S)
+        if self._lanes.places <= 0 and not self._lanes.is_draining:
+            with contextlib.suppress(StoreError):
+                for pool in self.settings.worker.pools:
+                    await self._context.work.pass_on(pool)
+
     async def deliver(self) -> None:
         """Take up lanes that want a session, as far as there is room, until they cease to come."""
         await asyncio.gather(*map(self._attend, self.settings.worker.pools))
@@ -219,6 +235,8 @@ class Engine:
         await self._finder.stop()
         await self._lanes.drain(within_s=self._drain_s)
         settled = await self._settler.stop(within_s=self._drain_s)
+        if self._passing_on is not None:
+            self._tasks.append(self._passing_on)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

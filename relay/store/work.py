@@ -189,6 +189,11 @@ class Work:
         request |= more or {}
         return [raw.decode() for raw in await self.store.scripts.call("hand_out", request)]
 
+    async def pass_on(self, pool: str) -> None:
+        """A wake-up found no room here: another worker, if there is one, may have it."""
+        request = {"list": f"wanting:{pool}", "queue": f"egress.{pool}", "task": "relay.deliver"}
+        await self.store.scripts.call("hand_out", request)
+
     async def put_back(self, pool: str, lanes: Sequence[str]) -> None:
         """Lanes that this process has no room for."""
         await self.store.scripts.call("hand_out", {"list": f"wanting:{pool}", "back": list(lanes)})

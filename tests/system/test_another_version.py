@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relay.model.message import Receipt
 from relay.store.keys import SCHEMA
 from tests.support import processes
 from tests.support.ports import free_ports
@@ -144,7 +145,12 @@ async def test_code_of_two_versions_with_one_schema_delivers_side_by_side(start:
     old = system.start_worker(log="old.log")
     new = system.start_worker(code=other, log="new.log")
     await system.until_leased()
-    receipts = [await system.submit([f"slow+300ms@first{n}.test"]) for n in range(20)]
+    # More than one of them has places for: they share them, and both deliver.
+    system.sink.add_fault("first*.test", "RCPT", "stall")
+    receipts = [await system.submit([f"ann@first{n}.test"]) for n in range(8)]
+    assert [await tried_by(system, receipt) for receipt in receipts].count(old.pid) == 4
+    system.sink.clear_faults()
+    system.sink.drop_connections()
     await system.until_delivered(*receipts)
     libraries = await system.store.wire.call("FUNCTION", "LIST")
     assert len({bytes(library[1]) for library in libraries}) == 2
@@ -156,6 +162,14 @@ async def test_code_of_two_versions_with_one_schema_delivers_side_by_side(start:
     assert new.poll() is None
     assert set(system.sink.counts().values()) == {1}
     assert await system.events("recipient.uncertain", "recipient.duplicate") == []
+
+
+async def tried_by(system: System, receipt: Receipt) -> int:
+    """Wait until the only recipient is being tried; the process id of the worker that does."""
+    (address,) = (item.address for item in receipt.recipients)
+    view = (await system.until(receipt, {address: "claimed"}))[address]
+    assert view.waiting is not None
+    return int(view.waiting.text.split(" by worker ")[1].split()[0])
 
 
 def changed_copy(folder: Path) -> Path:
