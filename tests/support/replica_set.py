@@ -1,4 +1,4 @@
-"""A real Redis master, its replicas and three sentinels that choose a new master in a second."""
+"""A real Redis master, its replicas and three sentinels that choose a new master in seconds."""
 
 import contextlib
 import subprocess
@@ -16,13 +16,14 @@ from tests.support.redis_server import RedisServer
 
 NAME = "mymaster"
 WAIT_S = 30.0
+#: Below a second, the time between two of its PINGs, a sentinel takes each new master for dead.
 _SENTINEL = """
 port {port}
 bind 127.0.0.1
 dir "{folder}"
 sentinel myid {id}
 sentinel monitor {name} 127.0.0.1 {master} 2
-sentinel down-after-milliseconds {name} 400
+sentinel down-after-milliseconds {name} 1500
 sentinel failover-timeout {name} 1500
 sentinel parallel-syncs {name} 5
 """
@@ -116,6 +117,13 @@ class ReplicaSet:
         return said.pop()
 
     @property
+    def epoch(self) -> int:
+        """In how many elections the sentinels have chosen a master."""
+        password = self._sentinel_password or None
+        with redis.Redis(port=self._sentinel_ports[0], password=password) as sentinel:
+            return int(sentinel.sentinel_master(NAME)["config-epoch"])
+
+    @property
     def master(self) -> RedisServer:
         """The server that is the master now."""
         return self._servers[self.master_port]
@@ -154,9 +162,14 @@ class ReplicaSet:
 
     # -- breaking ----------------------------------------------------------------------------
 
-    def kill_master(self) -> int:
-        """kill -9 of the master; its port."""
+    def kill_master(self, *, behind_s: float = 0.0) -> int:
+        """kill -9 of the master; its port. Of its last moment the replicas hear nothing."""
         port = self.master_port
+        if behind_s:
+            for server in self.replicas():
+                with server.client() as replica:
+                    replica.replicaof("127.0.0.1", "1")  # nobody there
+            time.sleep(behind_s)
         self._servers[port].kill()
         return port
 
@@ -177,6 +190,11 @@ class ReplicaSet:
         assert master != port, "a second master would come of it"
         self._servers[port] = self._server(port, master)
         self._servers[port].start()
+        # What the sentinels do ten seconds later where a server was away when they chose.
+        for server in self.replicas():
+            with server.client() as replica:
+                if replica.role()[0] == b"slave":
+                    replica.replicaof("127.0.0.1", master)
 
     def fail_over(self) -> None:
         """Kill the master; return when another has its part and it is back as a replica."""
