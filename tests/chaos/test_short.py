@@ -19,6 +19,7 @@ from tests.chaos import (
     f17_backlog,
     f18_two_hosts,
     f19_paused_worker,
+    f20_sentinel,
 )
 from tests.support.hosts import why_not
 
@@ -94,3 +95,9 @@ async def test_worker_that_stood_still_loses_nothing_and_hides_no_duplicate(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f19_paused_worker.run(tmp_path, f19_paused_worker.SHORT))
+
+
+async def test_failover_of_redis_loses_nothing_that_replicas_had_to_have(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f20_sentinel.run(tmp_path, f20_sentinel.SHORT))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.model.errors import ConfigError, StoreUnavailable
+from relay.store import connect
 from relay.store.queue import Store
 from relay.store.wire import Wire
 from tests.store import mail
@@ -64,6 +65,29 @@ async def test_message_accepted_before_a_failover_is_there_after_it(replicas: Re
     assert store.wire.where != before
     assert await mail.states(store, receipt.id) == ["ready"]
     await store.accept(mail.submission("bob@one.test"))
+    await store.close()
+
+
+async def test_failover_counts_as_a_restart_for_leases(replicas: ReplicaSet) -> None:
+    """Nobody could renew meanwhile: nothing is taken back for a lease and 15 s."""
+    store = await Store.connect(replicas.url, "sink")
+    await store.wire.call("FLUSHALL")
+    await connect.stamp(store.wire, "sink")
+    work, lane = await mail.worker(store), mail.lane_of("one.test")
+    await work.routed("one.test", lane, b"site", fresh_s=10_000)
+    receipt = await store.accept(mail.submission("ann@one.test"))
+    await work.claim(lane, limit=1, octets=1 << 20)
+    await store.wire.call("WAIT", 2, 1000)
+    replicas.fail_over()
+    await until_answered(store.wire, "PING")
+    other = await mail.worker(store)
+    await mail.shift(store, mail.LEASE_S + 10)
+    await mail.tick(other)
+    assert await mail.states(store, receipt.id) == ["claimed"]
+    await mail.shift(store, 10)
+    await mail.tick(other)
+    assert await mail.states(store, receipt.id) == ["ready"]
+    assert "recipient.uncertain" in await mail.event_types(store, f"{receipt.id}.1")
     await store.close()
 
 
