@@ -33,7 +33,7 @@ class Size(msgspec.Struct, frozen=True):
 
 
 SHORT = Size(failovers=1, settings=(2,))
-LONG = Size(failovers=10, settings=(2, 1, 0))
+LONG = Size(failovers=8, settings=(2, 1, 0))
 
 
 async def run(folder: Path, size: Size) -> str:
