@@ -45,8 +45,8 @@ class Size(msgspec.Struct, frozen=True):
     rated: int
 
 
-SHORT = Size(rounds=1, pause_s=1.5, rated=40)
-LONG = Size(rounds=6, pause_s=5, rated=600)
+SHORT = Size(rounds=1, pause_s=1.2, rated=20)
+LONG = Size(rounds=5, pause_s=3, rated=600)
 
 
 async def run(folder: Path, size: Size) -> str:

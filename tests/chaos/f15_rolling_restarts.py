@@ -27,7 +27,7 @@ class Size(msgspec.Struct, frozen=True):
     pause_s: float
 
 
-SHORT = Size(restarts=2, pause_s=0.5)
+SHORT = Size(restarts=2, pause_s=0.2)
 LONG = Size(restarts=20, pause_s=2)
 
 
