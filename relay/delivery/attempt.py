@@ -19,7 +19,8 @@ from relay.model.message import ClaimedMessage, Outcome
 from relay.model.state import State
 from relay.model.verdict import Severity, Verdict
 from relay.policy.classify import classify_transaction
-from relay.store.work import Claim, Taken
+from relay.store.claims import Claim
+from relay.store.limits import Taken
 
 
 async def serve(lane: str, context: Context) -> Taken:

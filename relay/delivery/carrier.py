@@ -21,8 +21,8 @@ from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_loop, classify_session_failure
 from relay.policy.mx import host_name
+from relay.store.limits import Report
 from relay.store.views import QueueMatch
-from relay.store.work import Report
 
 #: A queue rests so long when the receiver blames our source or sender domain.
 BLAMED_REST_S = 900.0

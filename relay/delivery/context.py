@@ -25,9 +25,11 @@ from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.retry import Schedule
 from relay.policy.window import INITIAL
 from relay.settings.schema import MailClass, Settings, UncertainPolicy
+from relay.store.claims import Claim
 from relay.store.keys import CLASS_LETTER
+from relay.store.limits import Ceilings, Rate, Report, Taken
 from relay.store.settler import Settler
-from relay.store.work import Ceilings, Claim, Rate, Report, Taken, Work
+from relay.store.work import Work
 
 #: Shares of a lease (15 s), counted from its last renewal by our own clock. Later than this
 #: no dot is written …

@@ -24,10 +24,12 @@ from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.net.resolver import Resolver
 from relay.settings.schema import Settings
 from relay.store.ages import AgeSweep
+from relay.store.dns_cache import RedisDnsCache
+from relay.store.limits import Taken
 from relay.store.meters import MeterReporter
 from relay.store.queue import Store, copies_of
 from relay.store.settler import Settler
-from relay.store.work import RedisDnsCache, Taken, Work
+from relay.store.work import Work
 
 #: Lanes and destinations handed over at once.
 HAND_OVER = 50

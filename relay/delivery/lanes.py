@@ -11,7 +11,8 @@ import structlog
 
 from relay.model.errors import StoreError
 from relay.settings.schema import Worker
-from relay.store.work import Claim, Taken
+from relay.store.claims import Claim
+from relay.store.limits import Taken
 
 #: Backlog that justifies one more session (KumoMTA ramps by queue length too).
 BACKLOG_PER_SESSION = 10

@@ -6,7 +6,7 @@ import msgspec
 
 from relay.delivery.values import Transaction
 from relay.model.message import ClaimedMessage, ClaimedRecipient
-from relay.store.work import Claim
+from relay.store.claims import Claim
 
 
 class Load(msgspec.Struct, eq=False):

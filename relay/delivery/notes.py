@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from relay.store.work import Claim, Work
+from relay.store.claims import Claim
+from relay.store.work import Work
 
 #: An opening that has taken so long is noted, and again so often; notes live a little longer.
 SLOW_OPENING_S, AGAIN_S, LIVES_S = 1.0, 5.0, 7.0

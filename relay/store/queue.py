@@ -18,8 +18,9 @@ from relay.settings.schema import Redis
 from relay.store import connect
 from relay.store.codec import encode_content, message_record, pack_nested
 from relay.store.keys import CLASS_LETTER, split_queue_name
+from relay.store.reader import Views
 from relay.store.scripts import Scripts
-from relay.store.views import QueueMatch, Suspension, Views
+from relay.store.views import QueueMatch, Suspension
 from relay.store.wire import Copies, Wire
 from relay.telemetry.meter import Meter
 

@@ -7,11 +7,12 @@ from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, ClaimedRecipient, Outcome, Submission
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
+from relay.store.claims import Claim
 from relay.store.codec import unpack
 from relay.store.deadlines import Deadlines
 from relay.store.queue import Store
 from relay.store.settler import Group, settle_item, settle_request
-from relay.store.work import Claim, Work
+from relay.store.work import Work
 
 DEFERRED_BY_PEER = Verdict(Severity.TRANSIENT, Scope.RECIPIENT, "greylisted", "Try again later.")
 #: No test takes that long: what is due in the future stays so until the clock is moved.

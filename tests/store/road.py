@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 
 from relay.model.state import State
+from relay.store.claims import Claim
+from relay.store.limits import Ceilings
 from relay.store.queue import Store
-from relay.store.work import Ceilings, Claim, Work
+from relay.store.work import Work
 from tests.store.mail import claimed_ids, lane_of, outcomes_of, settle, shift, tick, worker
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from relay.model.state import State
 from relay.store.audit import audit
+from relay.store.limits import Ceilings
 from relay.store.queue import Store
-from relay.store.work import Ceilings, Work
+from relay.store.work import Work
 from tests.store import mail
 
 LANE = mail.lane_of("one.test")

@@ -14,9 +14,10 @@ from relay.delivery.lanes import Lanes
 from relay.delivery.load import Load, loads_of
 from relay.net.resolver import Resolver
 from relay.settings.schema import Delivery, Mode, Settings, UncertainPolicy, Worker
+from relay.store.limits import Taken
 from relay.store.queue import Store
 from relay.store.settler import Settler
-from relay.store.work import Taken, Work
+from relay.store.work import Work
 from tests.store import mail
 from tests.support.redis_server import RedisServer
 

@@ -31,10 +31,11 @@ from relay.model.state import State
 from relay.store.audit import findings
 from relay.store.codec import SIGN_CHARACTERS, encode_content, unpack
 from relay.store.holdings import Holdings
+from relay.store.limits import Ceilings
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.snapshot import take_snapshot
 from relay.store.views import QueueMatch
-from relay.store.work import Ceilings, Work
+from relay.store.work import Work
 from tests.store import mail
 from tests.store.model import Message, Model, Recipient, Suspension
 from tests.store.road import drain

@@ -6,9 +6,10 @@ import pytest
 
 from relay.model.state import State
 from relay.store.audit import audit
+from relay.store.limits import Rate
 from relay.store.queue import Store
 from relay.store.views import QueueMatch
-from relay.store.work import Rate, Work
+from relay.store.work import Work
 from tests.store import mail
 
 LANE = mail.lane_of("one.test")

@@ -12,9 +12,11 @@ from relay.model.state import State
 from relay.store import queue
 from relay.store.audit import audit
 from relay.store.codec import encode_content
+from relay.store.dns_cache import RedisDnsCache
+from relay.store.limits import Report
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.views import QueueMatch
-from relay.store.work import RedisDnsCache, Report, Work
+from relay.store.work import Work
 from tests.store import mail
 from tests.store.road import Road, drain
 from tests.support.redis_server import RedisServer

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from relay.policy import breaker
 from relay.policy.window import Window, failed, revived, succeeded
 from relay.store.audit import audit
+from relay.store.limits import Ceilings, Rate, Report, Taken
 from relay.store.queue import Store
-from relay.store.work import Ceilings, Rate, Report, Taken, Work
+from relay.store.work import Work
 from tests.store import mail
 from tests.support.redis_server import RedisServer
 

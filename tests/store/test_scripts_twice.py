@@ -14,10 +14,11 @@ from relay.model.state import State
 from relay.store import queue
 from relay.store.audit import audit
 from relay.store.codec import encode_content
+from relay.store.limits import Ceilings, Rate
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.scripts import NAMES
 from relay.store.settler import Group, settle_item, settle_request
-from relay.store.work import Ceilings, Rate, Work
+from relay.store.work import Work
 from tests.store import mail
 
 LANE = mail.lane_of("one.test")

@@ -6,7 +6,7 @@ import msgspec
 
 from relay.delivery.load import without_expired
 from relay.model.message import ClaimedMessage
-from relay.store.work import Claim
+from relay.store.claims import Claim
 
 NOW = time.time()
 MESSAGE = ClaimedMessage(

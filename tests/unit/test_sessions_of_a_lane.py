@@ -7,7 +7,8 @@ import pytest
 from relay.delivery import lanes
 from relay.delivery.lanes import BACKLOG_PER_SESSION, Lanes
 from relay.settings.schema import Worker
-from relay.store.work import Claim, Taken
+from relay.store.claims import Claim
+from relay.store.limits import Taken
 
 LANE = "site|default|none|"
 
