@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from relay.store import views
+from relay.store import reader
 from relay.store.queue import Store
 from relay.store.views import MessageFilter, QueueMatch
 from tests.store import mail
@@ -23,7 +23,7 @@ async def pages(store: Store, which: MessageFilter, *, limit: int) -> list[list[
 async def test_page_of_a_filter_that_few_fit_ends_early_and_is_followed_by_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "LOOKED_AT", 20)
+    monkeypatch.setattr(reader, "LOOKED_AT", 20)
     rare = [mail.submission("ann@one.test", campaign="rare") for _ in range(3)]
     for position, submission in enumerate(rare):
         for _ in range(10 * position + 10):
@@ -41,7 +41,7 @@ async def test_page_of_a_filter_that_few_fit_ends_early_and_is_followed_by_other
 async def test_message_with_more_recipients_than_a_page_looks_at_is_shown_all_the_same(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "LOOKED_AT", 20)
+    monkeypatch.setattr(reader, "LOOKED_AT", 20)
     large = [mail.submission(*(f"r{n}@one.test" for n in range(120))) for _ in range(2)]
     for submission in large:
         await store.accept(submission)
