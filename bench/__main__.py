@@ -38,7 +38,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(MODULES)}")
     names = [name.lower() for name in chosen.names] or list(MODULES)
-    about = circumstances(names, quick=chosen.quick)
+    arguments = " ".join([*chosen.names, *(["--quick"] if chosen.quick else [])])
+    about = circumstances(f'make bench ARGS="{arguments}"' if arguments else "make bench")
     print("\n".join(about), flush=True)
     results = _run_all(names, quick=chosen.quick)
     print("\n" + "\n".join(table(results)))

@@ -62,11 +62,10 @@ def table(results: list[Result]) -> list[str]:
     ]
 
 
-def circumstances(names: list[str], *, quick: bool) -> list[str]:
+def circumstances(command: str) -> list[str]:
     """Machine, versions, commit and command of a run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     kernel = f"{platform.system()} {platform.release()}"
-    command = " ".join(["make bench", f'ARGS="{" ".join(names)}{" --quick" if quick else ""}"'])
     return [
         f"machine  {os.cpu_count()} cores {_processor()}, {memory:.0f} GiB, {kernel},"
         f" load {os.getloadavg()[0]:.1f} before we began",

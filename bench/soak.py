@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("length", nargs="?", default="1h", help="such as 10m (default: 1h)")
     parser.add_argument("--rate", type=float, default=0.0, help="messages a second")
     chosen = parser.parse_args()
-    print("\n".join(circumstances([], quick=False)), flush=True)
+    print("\n".join(circumstances(f"make soak ARGS={chosen.length}")), flush=True)
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     with tempfile.TemporaryDirectory(prefix="relay-soak-") as base:
         bench = Run(cache=home / "relay-bench", base=Path(base))

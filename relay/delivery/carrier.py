@@ -312,6 +312,8 @@ class Carrier:
         is_said = verdict is not None and verdict.scope in _BREAKING
         lane = "" if good or is_said else str(plan.lane)
         self._successes = 0
+        if not good:
+            context.narrowed(plan)
         for key, word, until in await context.work.report(Report(windows, breakers, lane)):
             if word == "wider":
                 context.widened(plan)

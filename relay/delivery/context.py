@@ -39,6 +39,8 @@ SESSIONS_UNTIL = 3 / 4
 #: A claim takes at most so much content into memory.
 CLAIM_OCTETS = 1024 * 1024
 PLAN_KEPT_S = 5.0
+#: So long after a failed connection a window grows by connections that succeed, not by messages.
+SOBER_S = 60.0
 
 EXPIRED = Verdict(
     Severity.PERMANENT, Scope.RECIPIENT, "expired", "The message was not delivered in time."
@@ -96,6 +98,7 @@ class Context:
         self._sessions = count(1)
         self._plans: dict[str, tuple[float, Plan | Unroutable]] = {}
         self._narrow: set[str] = set()
+        self._failed_at: dict[str, float] = {}
 
     # -- plans and ceilings ------------------------------------------------------------------
 
@@ -188,8 +191,21 @@ class Context:
         return taken
 
     def is_narrow(self, plan: Plan) -> bool:
-        """Whether the feedback window, not a ceiling, keeps the plan from another session."""
-        return self._feedback_key(plan) in self._narrow
+        """Whether the feedback window, not a ceiling, keeps the plan from another session.
+
+        For a while after a failure it is said no more: the window is about right then.
+        """
+        key = self._feedback_key(plan)
+        return (
+            key in self._narrow
+            and self._failed_at.get(key, float("-inf")) + SOBER_S < time.monotonic()
+        )
+
+    def narrowed(self, plan: Plan) -> None:
+        """A connection failed, so the feedback window shrinks."""
+        if len(self._failed_at) > 10_000:
+            self._failed_at.clear()
+        self._failed_at[self._feedback_key(plan)] = time.monotonic()
 
     def widened(self, plan: Plan) -> None:
         """The feedback window has grown: there may be room for another session."""
