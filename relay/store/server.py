@@ -12,12 +12,14 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from relay.model.errors import ConfigError
 from relay.settings.schema import Redis
+from relay.store import torn_tail
 
 #: sockaddr_un holds 108 octets; some are kept for Redis' own temporary names.
 _LONGEST_SOCKET_PATH = 100
@@ -61,7 +63,10 @@ class PrivateRedis:
 
     @property
     def command(self) -> list[str]:
-        """The command line; the log goes to standard output."""
+        """The command line; the log goes to standard output.
+
+        `torn_tail.py` makes the data fit to be read, then becomes the server.
+        """
         memory = self._settings.max_memory or default_max_memory()
         options = {
             "port": "0",
@@ -82,7 +87,10 @@ class PrivateRedis:
             # A histogram a command, kept 80 times a message, that nobody reads.
             "latency-tracking": "no",
         }
-        return [self._server, *(part for k, v in options.items() for part in (f"--{k}", v))]
+        launcher = Path(torn_tail.__file__)
+        prepare = [sys.executable, "-I", "-S", str(launcher), str(self.folder)]
+        given = (part for k, v in options.items() for part in (f"--{k}", v))
+        return [*prepare, self._server, *given]
 
     def lock(self) -> None:
         """Take the data folder; ConfigError where a Redis of an earlier run does not go away."""

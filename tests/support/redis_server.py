@@ -8,6 +8,7 @@ from pathlib import Path
 import redis
 
 from relay.store.server import find_server
+from relay.store.torn_tail import mend
 from tests.support import processes
 
 
@@ -50,8 +51,9 @@ class RedisServer:
         return redis.Redis(unix_socket_path=str(self.socket), password=self._password)
 
     def start(self) -> None:
-        """Start and wait until it has loaded its data."""
+        """Start as `relay up` does and wait until it has loaded its data."""
         self.socket.unlink(missing_ok=True)
+        mend(self.folder, find_server())
         self._process = processes.start(
             [*self._inside, find_server(), *self._options], log=self.folder / "redis.log"
         )
@@ -84,6 +86,12 @@ class RedisServer:
         """SIGCONT."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def append_only_file(self) -> Path:
+        """The file that is being appended to."""
+        files = (self.folder / "appendonlydir").glob("*.incr.aof")
+        return max(files, key=lambda path: int(path.name.split(".")[-3]))
 
     def stop(self) -> None:
         """End it; its data may go."""

@@ -16,7 +16,8 @@ from relay.store.server import PrivateRedis, default_max_memory, find_server, is
 
 def test_private_redis_is_durable_bounded_and_closed_to_others(tmp_path: Path) -> None:
     command = PrivateRedis(Redis(fsync="everysec", max_memory=1000), tmp_path).command
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    given = command[command.index("--port") :]
+    options = dict(zip(given[::2], given[1::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--appendfsync"] == "everysec"
     assert options["--maxmemory"] == "1000"
