@@ -22,6 +22,7 @@ def check(loaded: Loaded) -> None:
         Gate(settings.smtp)
         check_exposure(settings)
         _check_hostname(settings)
+        _check_replicas(settings)
         if settings.delivery.mode is not Mode.LIVE:
             _check_sink(settings)
     except ConfigError as error:
@@ -37,6 +38,14 @@ def _check_hostname(settings: Settings) -> None:
             f"delivery.hostname: {name!r} cannot stand in EHLO; write a domain name such as "
             "mail.example.org"
         ) from None
+
+
+def _check_replicas(settings: Settings) -> None:
+    if settings.redis.replicas and not settings.redis.url:
+        raise ConfigError(
+            f"redis.replicas: is {settings.redis.replicas}, and the private Redis of `relay up` "
+            "has none: nothing would ever be accepted; set redis.url, or redis.replicas = 0"
+        )
 
 
 def _check_sink(settings: Settings) -> None:

@@ -146,6 +146,8 @@ def _kind(name: str, *, secret: bool = False) -> msgspec.Meta:
 
 Duration = Annotated[float, msgspec.Meta(ge=0), _kind("duration")]
 PositiveDuration = Annotated[float, msgspec.Meta(gt=0), _kind("duration")]
+#: Redis may be silent for so long: a connection is broken off after more (store/wire.py).
+ShortDuration = Annotated[float, msgspec.Meta(gt=0, le=20), _kind("duration")]
 Size = Annotated[int, msgspec.Meta(ge=0), _kind("size")]
 PositiveSize = Annotated[int, msgspec.Meta(gt=0), _kind("size")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -23,6 +23,7 @@ from relay.settings.kinds import (
     Schedule,
     Secret,
     Share,
+    ShortDuration,
     Size,
     SmarthostUrl,
     SourceAddress,
@@ -71,7 +72,7 @@ class Redis(Section, frozen=True):
     accept_watermark: Share = 0.85  # share of maxmemory above which nothing is accepted
     disk_watermark: Size = 512 * 1024 * 1024  # octets free below which nothing is accepted
     replicas: Count = 0  # that must have an accept or a settle before it counts
-    replica_timeout: PositiveDuration = 1.0  # for them to have it
+    replica_timeout: ShortDuration = 1.0  # for them to have it
 
 
 class Delivery(Section, frozen=True):

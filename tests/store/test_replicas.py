@@ -62,7 +62,9 @@ async def waits(store: Store) -> int:
 
 
 async def test_replica_has_what_was_accepted(careful: Store, replicas: ReplicaSet) -> None:
-    receipt = await careful.accept(mail.submission("ann@one.test"))
+    patient = await Store.connect(replicas.url, "sink", copies=Copies(1, within_s=20))
+    receipt = await patient.accept(mail.submission("ann@one.test"))
+    await patient.close()
     with replicas.replicas()[0].client() as replica:
         assert replica.exists(f"{careful.p}m:{receipt.id}")
 

@@ -98,7 +98,8 @@ async def test_metrics_tell_what_all_processes_did(system: System) -> None:
         "relay_store_operation_duration_seconds_count"
     ].keys()
     # Of the queue, Redis and the processes.
-    assert found["relay_queue_recipients"]["deferred",] == 1
+    # tempfail@ waits for its next attempt or is at it, dan@ waits for his host.
+    assert sum(found["relay_queue_recipients"].values()) == 2
     assert found["relay_redis_memory_used_bytes"][()] > 0
     assert found["relay_redis_aof_ok"][()] == 1
     assert roles(found) == {"worker", "http", "smtpd"}

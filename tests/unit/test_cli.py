@@ -130,6 +130,7 @@ FAULTS = {
     "[dns]\nnameservers = ['resolver.example']\n": "{file}:2: dns.nameservers: ",
     "[smtp]\nallowed_networks = ['0.0.0.0/0']\n": "{file}:2: smtp.allowed_networks: 0.0.0.0/0 is",
     "[smtp]\nallowed_networks = ['10.0.0.1/8/8']\n": "{file}:2: smtp.allowed_networks: ",
+    "[redis]\nreplica_timeout = '30s'\n": "{file}:2: redis.replica_timeout: ",
     "[delivery]\nhostname = 'not a name'\n": "{file}:2: delivery.hostname: 'not a name' cannot",
     "[http]\nlisten = '0.0.0.0:8425'\n": "{file}:2: http.listen: 0.0.0.0:8425 is reachable",
     "[sink]\ndns = '192.0.2.1:53'\n": "{file}:2: sink.dns: the simulated internet stays on",
@@ -163,6 +164,21 @@ def test_fault_of_the_configuration_is_one_line_before_anything_starts(
     (sentence,) = capsys.readouterr().err.splitlines()
     expected = FAULTS[text].replace("{file}", str(path)).replace("{folder}", str(folder))
     assert sentence.startswith(f"relay: {expected}")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("verb", [["config", "check"], ["up"]])
+def test_replicas_are_not_asked_of_the_private_redis(
+    verb: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RELAY_REDIS_REPLICAS", "1")
+    monkeypatch.setenv("RELAY_UP_DATA_DIR", str(tmp_path / "data"))
+    assert run(verb) == os.EX_CONFIG
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "redis.replicas: is 1, and the private Redis of `relay up` has none" in sentence
     assert not (tmp_path / "data").exists()
 
 
