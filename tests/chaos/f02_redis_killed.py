@@ -4,5 +4,5 @@ from tests.chaos.f01_processes_killed import Size, run
 
 __all__ = ["LONG", "SHORT", "run"]
 
-SHORT = Size(kills=3, pause_s=1.0, redis=True)
-LONG = Size(kills=50, pause_s=1.5, redis=True)
+SHORT = Size(kills=2, pause_s=0.7, victims=("redis",))
+LONG = Size(kills=50, pause_s=1.5, victims=("redis",))

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from relay.store.audit import audit
-from tests.chaos.f01_processes_killed import GRACE_S, Producers
+from tests.chaos.account import breaches, unreported
+from tests.chaos.machine import GRACE_S
+from tests.chaos.producers import Producers
 from tests.support.ledger import Ledger, balance, until_all_ended
 from tests.support.replica_set import ReplicaSet
-from tests.support.system import UNSHAPED, System, running_system
+from tests.support.system import UNSHAPED, running_system
 
 #: How far replicas are behind when the master dies: on one machine it would be microseconds.
 BEHIND_S = 0.2
@@ -68,16 +69,10 @@ async def _with(folder: Path, copies: int, size: Size) -> str:
         await system.shift_clock(GRACE_S)
         await until_all_ended(system, within_s=60)
         ledger = await balance(system)
-        faults = await _faults(system)
+        faults = await breaches(system)
         assert not faults, faults
         is_safe = copies == 2 or (copies == 1 and replica_set.epoch == size.failovers)
     return _account(ledger, set(producers.taken), copies, is_safe, absences)
-
-
-async def _faults(system: System) -> set[str]:
-    """What is wrong in the store, twice in a row: it is at work."""
-    first = set(await audit(system.store))
-    return first and first & set(await audit(system.store))
 
 
 def _fail_over(replica_set: ReplicaSet) -> float:
@@ -96,9 +91,7 @@ def _account(
 ) -> str:
     arrived = {path for _, path in ledger.copies}
     lost = taken - arrived
-    # By address: what came by HTTP has a Message-ID that is not made of its queue-id.
-    reported = {path for _, path in ledger.uncertain | ledger.duplicates}
-    hidden = {path for _, path in ledger.doubled} - reported
+    hidden = unreported(ledger)
     assert taken
     if is_safe:
         assert not lost, f"{len(lost)} lost: {sorted(lost)[:10]}"

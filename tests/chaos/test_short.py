@@ -8,6 +8,7 @@ import pytest
 from tests.chaos import (
     f01_processes_killed,
     f02_redis_killed,
+    f02b_power_lost,
     f05_stolen_leases,
     f06_random_deferrals,
     f07_limiter,
@@ -36,6 +37,12 @@ async def test_kills_of_redis_lose_nothing_and_hide_no_duplicate(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f02_redis_killed.run(tmp_path, f02_redis_killed.SHORT))
+
+
+async def test_losses_of_power_lose_nothing_where_redis_always_syncs(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f02b_power_lost.run(tmp_path, f02b_power_lost.SHORT))
 
 
 async def test_worker_whose_lease_is_stolen_at_data_writes_no_dot(

@@ -1,6 +1,7 @@
 """Stands between a worker and Redis and loses replies: what was asked is done, unheard.
 
-It can also be cut: nothing passes either way, and nobody is told.
+It can also be cut: nothing passes either way, and nobody is told. Or it is silent: what is asked
+is done, and nobody hears of it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ class LossyProxy:
     def __init__(self, server: Path) -> None:
         self._server = server
         self._doomed = b""
+        self._is_silent = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.lost = asyncio.Event()
@@ -28,6 +30,14 @@ class LossyProxy:
     def mend(self) -> None:
         """Let pass again."""
         self._passes.set()
+
+    def silence(self) -> None:
+        """From now on nobody hears a reply, until `speak`; they are lost."""
+        self._is_silent = True
+
+    def speak(self) -> None:
+        """Pass replies again."""
+        self._is_silent = False
 
     def lose(self, script: str) -> None:
         """The next call of this script is carried out and its reply lost with the connection."""
@@ -74,6 +84,8 @@ class LossyProxy:
         self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, muted: asyncio.Event
     ) -> None:
         while data := await upstream.read(1 << 20):
+            if self._is_silent:
+                continue
             if muted.is_set():
                 self.lost.set()
                 raise ConnectionResetError("the reply is lost")
