@@ -14,9 +14,24 @@ async def until_settled(machine: Machine) -> None:
     system = machine.system
     machine.end_supervisor()
     await system.until_leased()
+    await _until_restart_known(system)
     # After a restart of Redis nothing is taken back before that.
     await system.shift_clock(GRACE_S)
     await until_all_ended(system, within_s=150)
+
+
+async def _until_restart_known(system: System) -> None:
+    """Wait until a worker has noted which run of Redis this is: what was shifted before is in vain.
+
+    That is when the time begins in which nothing is taken back.
+    """
+    wire = system.store.wire
+    async with asyncio.timeout(30):
+        while True:
+            run = await wire.call("HGET", f"{system.store.p}meta", "run_id")
+            if run and b"run_id:" + run in await wire.call("INFO", "server"):
+                return
+            await asyncio.sleep(0.1)
 
 
 async def account(system: System, producers: Producers) -> Ledger:
