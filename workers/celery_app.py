@@ -5,6 +5,7 @@ each Celery option is as it is stands beside it.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -26,9 +27,15 @@ class BrokerConnection(Connection):
     """Wake-ups are hints: what kombu does to keep messages safe would only cost."""
 
     def channel(self) -> Any:
-        """A channel that does not put back, or dump to a file, what was not acknowledged."""
+        """A channel that does not put back, or dump to a file, what was not acknowledged.
+
+        Who drains a full store must not need room in it: bindings are for those who publish by
+        Celery, and the length of a queue is asked for nobody.
+        """
         channel = super().channel()  # type: ignore[no-untyped-call]
         channel.do_restore = False
+        for name in ("_queue_bind", "_size"):
+            setattr(channel, name, _as_far_as_there_is_room(channel, getattr(channel, name)))
         return channel
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
@@ -37,6 +44,18 @@ class BrokerConnection(Connection):
         return super().ensure_connection(  # type: ignore[no-untyped-call]
             *arguments, **(pauses | options)
         )
+
+
+def _as_far_as_there_is_room(channel: Any, ask: Callable[..., Any]) -> Callable[..., Any]:
+    def carefully(*arguments: Any) -> Any:
+        try:
+            return ask(*arguments)
+        except channel.ResponseError as error:
+            if "maxmemory" not in str(error):
+                raise
+            return 0
+
+    return carefully
 
 
 def make_app(settings: Settings) -> Celery:

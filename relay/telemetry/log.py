@@ -130,7 +130,7 @@ class _Writer:
             _output.lines.add(line, at_once=True)
 
     debug = info = _write
-    warning = error = _write_at_once
+    warning = error = critical = _write_at_once
 
 
 def get_logger(**fields: Any) -> Logger:
