@@ -37,6 +37,8 @@ def redis_program(redis: PrivateRedis) -> Program:
         environment=dict(os.environ),
         stage=_REDIS,
         stop_s=10.0,
+        # It ends when the disk is full, and is to be back soon after there is space.
+        longest_pause_s=4.0,
         inherited=redis.inherited,
     )
 

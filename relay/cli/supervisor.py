@@ -27,7 +27,7 @@ from relay.telemetry.log import get_logger
 _PR_SET_PDEATHSIG = 1
 #: Loaded before any fork: between fork and exec nothing may be imported.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_FIRST_PAUSE_S = 0.5
 #: A program that ran this long has recovered: its next restart is at once again.
 _RECOVERED_S = 60.0
 _LONGEST_LINE = 65536
@@ -35,13 +35,17 @@ _log = get_logger()
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run. Stages stop from the highest to the lowest, each within its `stop_s`."""
+    """What to run. Stages stop from the highest to the lowest, each within its `stop_s`.
+
+    What fails again and again is started after pauses that grow up to `longest_pause_s`.
+    """
 
     name: str
     command: list[str]
     environment: dict[str, str]
     stage: int
     stop_s: float
+    longest_pause_s: float = 30.0
     inherited: tuple[int, ...] = ()
 
 
@@ -166,7 +170,7 @@ class _Run:
             )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._unwanted.wait(), pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            pause_s = min(pause_s * 2, self.program.longest_pause_s)
 
     async def _run_once(self) -> int:
         # A pipe of our own: with asyncio's, wait() lasts until the last process that inherited it

@@ -9,6 +9,7 @@ from tests.chaos import (
     f01_processes_killed,
     f02_redis_killed,
     f02b_power_lost,
+    f03_full,
     f05_stolen_leases,
     f06_random_deferrals,
     f07_limiter,
@@ -49,6 +50,12 @@ async def test_worker_whose_lease_is_stolen_at_data_writes_no_dot(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f05_stolen_leases.run(tmp_path, f05_stolen_leases.SHORT))
+
+
+async def test_full_memory_and_full_disks_lose_nothing_and_take_nothing(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f03_full.run(tmp_path, f03_full.SHORT))
 
 
 async def test_messages_deferred_at_random_arrive_once_each(tmp_path: Path, tell: Tell) -> None:

@@ -118,9 +118,11 @@ def test_log_of_an_exception_says_its_sentence_and_traceback_without_values() ->
     assert "hunter2" not in json.dumps(line)
 
 
-def test_log_takes_the_lines_of_the_standard_loggers_in() -> None:
-    line = only_line(Settings(), lambda _: logging.getLogger("celery.worker").warning("lost %s", 1))
-    assert (line["event"], line["logger"], line["level"]) == ("lost 1", "celery.worker", "warning")
+@pytest.mark.parametrize("level", ["warning", "error", "critical"])
+def test_log_takes_the_lines_of_the_standard_loggers_in(level: str) -> None:
+    say = getattr(logging.getLogger("celery.worker"), level)
+    line = only_line(Settings(), lambda _: say("lost %s", 1))
+    assert (line["event"], line["logger"], line["level"]) == ("lost 1", "celery.worker", level)
 
 
 def test_log_takes_the_lines_of_structlog_in() -> None:
