@@ -1,4 +1,4 @@
-"""Clients that go on sending, each message until it is taken, and keep every answer that they got."""
+"""Clients that go on sending, each message until it is taken; every answer is kept."""
 
 import asyncio
 import http.client

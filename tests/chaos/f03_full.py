@@ -143,9 +143,7 @@ async def _disk(folder: Path, size: Size) -> list[str]:
     return [f"{line}; {len(senders.taken):,} taken, 0 lost, {copies} twice" for line in told]
 
 
-async def _lack(
-    house: Household, senders: Clients, disk: Path, size: Size, *, left_mb: int
-) -> str:
+async def _lack(house: Household, senders: Clients, disk: Path, size: Size, *, left_mb: int) -> str:
     """Fill the disk up to so much, and free it again."""
     ballast = disk / "ballast"
     _write(ballast, disk, left_mb)
@@ -178,7 +176,7 @@ def _write(ballast: Path, disk: Path, left_mb: int) -> None:
 
 
 async def _until_arrived(house: Household, senders: Clients) -> int:
-    """Wait until all that was taken has arrived; messages that did twice, which all are reported."""
+    """Wait until all that was taken has arrived; how many did twice, all of them reported."""
     sink = SinkClient(house.environment["RELAY_SINK_CONTROL"])
     async with asyncio.timeout(BACK_WITHIN_S):
         while True:

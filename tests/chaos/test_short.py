@@ -10,6 +10,7 @@ from tests.chaos import (
     f02_redis_killed,
     f02b_power_lost,
     f03_full,
+    f04_redis_away,
     f05_stolen_leases,
     f06_random_deferrals,
     f07_limiter,
@@ -50,6 +51,12 @@ async def test_worker_whose_lease_is_stolen_at_data_writes_no_dot(
     tmp_path: Path, tell: Tell
 ) -> None:
     tell(await f05_stolen_leases.run(tmp_path, f05_stolen_leases.SHORT))
+
+
+async def test_deliveries_at_their_dot_outlive_the_absence_of_redis(
+    tmp_path: Path, tell: Tell
+) -> None:
+    tell(await f04_redis_away.run(tmp_path, f04_redis_away.SHORT))
 
 
 async def test_full_memory_and_full_disks_lose_nothing_and_take_nothing(
