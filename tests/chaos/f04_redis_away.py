@@ -78,8 +78,9 @@ async def _away(folder: Path, size: Size, *, silent: bool) -> str:
         assert not twice, sorted(twice)[:10]
         assert not system.complaints(), system.complaints()[:3]
     return (
-        f"F4   Redis {'silent' if silent else 'gone'} for {size.away_s:g} s: {len(at_dot)} at their "
-        f"dot delivered once each, {len(ledger.uncertain)} uncertain, {len(ledger.doubled)} twice; "
+        f"F4   Redis {'silent' if silent else 'gone'} for {size.away_s:g} s: {len(at_dot)} at "
+        f"their dot delivered once each, {len(ledger.uncertain)} uncertain, "
+        f"{len(ledger.doubled)} twice; "
         f"{len(meanwhile)} times told to come again, {len(senders.taken):,} taken, "
         f"0 lost; both doors took mail {again_s:.1f} s after it was back"
     )
