@@ -87,7 +87,7 @@ async def _away(folder: Path, size: Size, *, silent: bool) -> str:
 
 
 async def _until_at_dot(system: System, size: Size) -> set[str]:
-    addresses = [f"r{n}@slowdot{size.dot_s}s.far{n % 50}.test" for n in range(size.at_dot)]
+    addresses = [f"r{n}@slowdot{size.dot_s}s.far{n}.test" for n in range(size.at_dot)]
     await submit(system, addresses)
     await system.until_marked(size.at_dot)
     return set(addresses)
