@@ -69,6 +69,7 @@ class Carrier:
         self.session_id = ""
         self.connect_s = 0.0
         self._context = context
+        self._token = token
         self._holder = token.partition(":")[0]
         self._measures = context.measures
         self._session: Session | None = None
@@ -310,11 +311,13 @@ class Carrier:
         text = verdict.text if verdict is not None else ""
         # What one session of several met says nothing of the site, unless it says so itself.
         is_said = verdict is not None and verdict.scope in _BREAKING
-        lane = "" if good or is_said else str(plan.lane)
+        lane = "" if is_said else str(plan.lane)
+        is_silent = verdict is not None and verdict.reply is None
+        report = Report(windows, breakers, lane, self._token, is_silent)
         self._successes = 0
         if not good:
             context.narrowed(plan)
-        for key, word, until in await context.work.report(Report(windows, breakers, lane)):
+        for key, word, until in await context.work.report(report):
             if word == "wider":
                 context.widened(plan)
                 continue

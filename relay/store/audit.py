@@ -253,6 +253,9 @@ def _holders(s: Snapshot) -> Iterator[str]:
     probes = {
         f"p {fields['probe']} {key}" for key, fields in s.of("br").items() if fields.get("probe")
     }
+    for lane, tokens in s.of("lw").items():
+        for token in set(tokens) - set(s.of("ls").get(lane, ())):
+            yield f"session {token} of lane {lane} works and is not held"
     for entry in (slots | probes) - entries:
         yield f"slot or probe {entry!r} hangs on nobody"
     for entry in {entry for entry in entries if entry[0] in "sl"} - slots:

@@ -40,12 +40,15 @@ class Report(msgspec.Struct, frozen=True):
     """What a connection taught.
 
     windows: (key, successes or 0 for a failure, limit, initial); breakers: (key, good, reason,
-    text). With a `lane`, no breaker opens while another session of it lives, of whatever worker.
+    text). With a `lane`, no breaker opens while another session of it lives, of whatever worker;
+    where the peer was `silent`, while another is known to work. `session` is the reporter's token.
     """
 
     windows: tuple[tuple[str, int, int, int], ...] = ()
     breakers: tuple[tuple[str, bool, str, str], ...] = ()
     lane: str = ""
+    session: str = ""
+    silent: bool = False
     base_s: float = 15.0
     cap_s: float = 900.0
     threshold: int = 1

@@ -11,7 +11,7 @@ from relay.store.codec import MessageRecord, RecipientRecord, decode_message, de
 from relay.store.queue import Store
 
 _HASHES = ("m", "b", "q", "ln", "br", "v", "suspensions", "states", "workers")
-_SETS = ("ic", "is", "ih", "sl", "ls", "committing", "suspending")
+_SETS = ("ic", "is", "ih", "sl", "ls", "lw", "committing", "suspending")
 _ZSETS = ("dest", "lt", "lb", "lq", "wt", "wanting", "qd", "qh")
 _INDEXES = ("queues", "unrouted", "timers", "deadlines", "finished", "incarnations")
 _LISTS = ("iv", "qr", "qy")

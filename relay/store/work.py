@@ -180,6 +180,8 @@ class Work(RouteRecords, Claims):
                 "windows": [list(window) for window in report.windows],
                 "breakers": [list(breaker) for breaker in report.breakers],
                 "lane": report.lane,
+                "session": report.session,
+                "silent": report.silent,
                 "base_ms": int(report.base_s * 1000),
                 "cap_ms": int(report.cap_s * 1000),
                 "threshold": report.threshold,

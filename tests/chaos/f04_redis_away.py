@@ -18,7 +18,14 @@ from tests.system.test_redis_restarted import ABSENCE
 
 #: What was said before is read until then.
 MARGIN_S = 1.0
-NEWS = (*ABSENCE, "lease.", "message.refused", "http.unavailable", "store.")
+NEWS = (
+    *ABSENCE,
+    "lease.",
+    "message.refused",
+    "http.unavailable",
+    "store.",
+    "Redis BRPOP got no reply",
+)
 
 
 class Size(msgspec.Struct, frozen=True):

@@ -199,6 +199,48 @@ async def test_breaker_of_a_lane_opens_only_with_its_last_session(work: Work) ->
     assert [word for _, word, _ in await work.report(of_lane)] == ["open"]
 
 
+def silence(session: str) -> Report:
+    return Report((), BAD.breakers, NEAR, session, silent=True)
+
+
+async def test_silence_opens_once_more_met_it_than_are_on_their_way(work: Work) -> None:
+    """Two workers that dial a dead site in turn find it dead, though one is always dialling."""
+    first, _ = await take(work, NEAR, SITE)
+    second, _ = await take(work, NEAR, SITE)
+    changes = [await work.report(silence(token)) for token in (first, second, first, second)]
+    assert [[word for _, word, _ in each] for each in changes] == [[], [], ["open"], []]
+    await mail.shift(work.store, breaker.BASE_S)
+    assert [len(await work.report(silence(first))) for _ in range(3)] == [0, 0, 1]
+
+
+async def test_success_ends_a_row_of_silences(work: Work) -> None:
+    first, _ = await take(work, NEAR, SITE)
+    await take(work, NEAR, SITE)
+    for _ in range(3):
+        assert await work.report(silence(first)) == await work.report(silence(first)) == []
+        await work.report(Report((("provider", 1, 20, 5),), (), NEAR, "an ended session"))
+
+
+async def test_silence_proves_nothing_beside_a_session_that_works(work: Work) -> None:
+    first, _ = await take(work, NEAR, SITE)
+    second, _ = await take(work, NEAR, SITE)
+    await work.report(Report((("key", 1, 20, 5),), (), NEAR, first))
+    assert [await work.report(silence(second)) for _ in range(9)] == [[]] * 9
+    await work.release(NEAR, first, SITE)
+    third, _ = await take(work, NEAR, SITE)
+    await work.report(silence(third))
+    assert [len(await work.report(silence(second))) for _ in range(2)] == [0, 1]
+
+
+async def test_session_that_meets_silence_works_no_longer(work: Work) -> None:
+    first, _ = await take(work, NEAR, SITE)
+    second, _ = await take(work, NEAR, SITE)
+    await work.report(Report((("key", 1, 20, 5),), (), NEAR, first))
+    for token in (first, second):
+        await work.report(silence(token))
+    assert len(await work.report(silence(second))) == 1
+
+
 async def test_breaker_opens_for_longer_each_time_in_a_row(work: Work) -> None:
     lengths = []
     for _ in range(10):

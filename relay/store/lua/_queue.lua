@@ -11,6 +11,7 @@
 --   ln:<lane>  hash: vt, vb (least virtual time), seq, k (claims), pu pr pt (parked), site (record)
 --   lt:<lane>, lb:<lane> zset tenant -> virtual time; lq:<lane>:<class>:<tenant> zset queue -> seq
 --   wanting:<pool> zset lane -> since, or when it is handed out again   ls:<lane> set of its sessions' tokens
+--   lw:<lane> set of those that work   lx:<lane> how many in a row met silence
 --   timers     zset `q:…|l:…|d:…|s:…` (queue, lane, destination, suspension) -> ms
 -- A queue with ready mail is in its lane, or on a timer, or its destination is unrouted or on a
 -- timer. A lane with queues is wanting, or on a timer, or has a session. So nothing is forgotten.

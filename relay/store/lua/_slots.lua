@@ -1,5 +1,6 @@
 -- What sessions hold: slots, lanes, probe tokens. It hangs on their incarnation and returns with it:
--- set `ih:<holder>` of `s <token> <key>` (slot: set `sl:<key>`), `l <token> <lane>` (set `ls:<lane>`),
+-- set `ih:<holder>` of `s <token> <key>` (slot: set `sl:<key>`), `l <token> <lane>` (set `ls:<lane>`,
+-- and `lw:<lane>` where its connection is known to work),
 -- `p <token> <key>` (probe: field of breaker `br:<key>`).
 local function is_leased(holder)
   local expiry = call('ZSCORE', P .. 'incarnations', holder)
@@ -41,7 +42,8 @@ local function give_back(holder, entry)
     if call('HGET', P .. 'br:' .. key, 'probe') == token then
       call('HSET', P .. 'br:' .. key, 'probe', '')
     end
-  elseif call('SREM', P .. 'ls:' .. key, token) == 1 and lane_has_queues(key) then
-    want(key)
+  else
+    call('SREM', P .. 'lw:' .. key, token)
+    if call('SREM', P .. 'ls:' .. key, token) == 1 and lane_has_queues(key) then want(key) end
   end
 end
