@@ -13,7 +13,7 @@ from tests.chaos.figures import delivered, percentile, submit, waits_in_queue
 from tests.support.system import UNSHAPED, System, running_system
 
 DEAD = "blackhole.test"
-#: The most dials in five minutes: two hosts for each session of a few in a row, then a probe at a time.
+#: The most dials in five minutes: two hosts for each of a few sessions in a row, then probes.
 DIALS = 20
 
 
