@@ -6,20 +6,16 @@ Nothing here decides: verdicts come from `policy`, limits from the plan, delays 
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
 
 from relay.delivery.carrier import Carrier
-from relay.delivery.context import EXPIRED, GIVEN_BACK, TOO_SLOW, Context
-from relay.delivery.load import Load, loads_of, without_expired
+from relay.delivery.context import GIVEN_BACK, TOO_SLOW, Context
+from relay.delivery.load import Load
 from relay.delivery.outcomes import conclude, ready_again
-from relay.delivery.reports import reports_for
 from relay.delivery.routing import Unroutable
-from relay.model.message import ClaimedMessage, Outcome
+from relay.delivery.supply import Supply
 from relay.model.state import State
 from relay.model.verdict import Severity, Verdict
 from relay.policy.classify import classify_transaction
-from relay.store.claims import Claim
 from relay.store.limits import Taken
 
 
@@ -37,12 +33,7 @@ async def serve(lane: str, context: Context) -> Taken:
     carrier = Carrier(plan, context, token, probing=taken.probing)
     context.may_leave(carrier)
     try:
-        while await carrier.is_ready():
-            claim = await claim_for(lane, carrier, context)
-            if claim.messages:
-                await deliver(claim, carrier, context)
-            elif not await context.await_work(lane, claim):
-                break
+        await carry(lane, carrier, context)
         if carrier.failure is not None and carrier.is_refused_for_good:
             await fail_all(lane, context, carrier.failure)
     except asyncio.CancelledError:
@@ -55,47 +46,30 @@ async def serve(lane: str, context: Context) -> Taken:
     return taken
 
 
-async def claim_for(lane: str, carrier: Carrier, context: Context) -> Claim:
-    """Claim about one second's work, within the content budget of the process."""
-    octets = context.content_room()
-    if octets <= 0:
-        return Claim(wait_s=0.1, reason="content_budget")
-    claim = await context.work.claim(
-        lane, limit=carrier.pace.batch, octets=octets, rates=context.message_rates(carrier.plan)
-    )
-    context.noticed(lane, claim, carrier.plan)
-    return claim
+async def carry(lane: str, carrier: Carrier, context: Context) -> None:
+    """Send what the lane has while there is a connection; what no host takes goes back to ready."""
+    supply = Supply(lane, carrier, context)
+    try:
+        while await carrier.is_ready():
+            load = await supply.take()
+            if load is not None:
+                supply.done(await send(load, supply.following, carrier, context))
+            elif not await context.await_work(lane, supply.claim):
+                break
+    finally:
+        await supply.close()
 
 
-async def deliver(claim: Claim, carrier: Carrier, context: Context) -> None:
-    """Send all of a claim; what no host takes goes back to ready."""
-    with context.holding(claim):
-        claim, expired = without_expired(claim, context.now())
-        late = context.without_session(expired, EXPIRED, State.EXPIRED)
-        await settle(late, expired.messages, context)
-        loads = deque(loads_of(claim, carrier.plan.shape.recipients_per_transaction))
-        current: Load | None = None
-        carrier.is_parked = False
-        try:
-            while loads and carrier.may_go_on(loads[0]) and await carrier.is_ready():
-                current = loads.popleft()
-                await send(current, loads, carrier, context)
-                current = None
-        finally:
-            # A load whose dot was on its way has no outcome: its mark makes it known as uncertain.
-            left = [*([current] if current is not None and not current.dotted else []), *loads]
-            if current is not None and current.dotted:
-                context.work.give_up([current.claimed])
-            verdict = carrier.failure or GIVEN_BACK
-            await settle(ready_again(left, verdict), [], context)
+async def send(
+    load: Load, following: Load | None, carrier: Carrier, context: Context
+) -> Load | None:
+    """One mail transaction; the next one's commands may leave with its final dot.
 
-
-async def send(load: Load, loads: deque[Load], carrier: Carrier, context: Context) -> None:
-    """One mail transaction; the next one's commands may leave with its final dot."""
+    What of it is to be sent to another host at once comes back.
+    """
     if context.is_revoked(load) and not carrier.is_promised(load):
-        await settle(ready_again([load], GIVEN_BACK), [], context)
-        return
-    following = loads[0] if loads and not context.is_revoked(loads[0]) else None
+        await context.settle(ready_again([load], GIVEN_BACK), [])
+        return None
     result = await carrier.send(load, following)
     verdicts = classify_transaction(
         result, provider=carrier.plan.provider or None, rules=context.rules
@@ -111,22 +85,9 @@ async def send(load: Load, loads: deque[Load], carrier: Carrier, context: Contex
         has_other_host=carrier.has_other_host(load),
     )
     again, outcomes = conclude(load, verdicts, facts)
-    await settle(outcomes, [load.message], context)
+    await context.settle(outcomes, [load.message])
     await carrier.heed(load, verdicts)
-    if again:
-        # What was already announced to the peer goes first.
-        position = 1 if following is not None and carrier.is_promised(following) else 0
-        loads.insert(position, load.of(tuple(again)))
-
-
-async def settle(
-    outcomes: list[Outcome], messages: Sequence[ClaimedMessage], context: Context
-) -> None:
-    """Hand outcomes, and the reports that they call for, to the settler and the log."""
-    if outcomes:
-        context.tell(outcomes, messages)
-        reports = reports_for(outcomes, messages, context.directory)
-        await context.settler.settle(outcomes, reports)
+    return load.of(tuple(again)) if again else None
 
 
 async def serve_nowhere(lane: str, context: Context, refused: Unroutable) -> Taken:
@@ -147,4 +108,5 @@ async def fail_all(lane: str, context: Context, verdict: Verdict) -> None:
         claim = await context.work.claim(lane, limit=50, octets=1 << 20)
         if not claim.messages:
             break
-        await settle(context.without_session(claim, verdict, State.FAILED), claim.messages, context)
+        outcomes = context.without_session(claim, verdict, State.FAILED)
+        await context.settle(outcomes, claim.messages)

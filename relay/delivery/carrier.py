@@ -92,10 +92,6 @@ class Carrier:
         """Whether the peer has been told of this transaction already."""
         return self._promised is load.transaction
 
-    def may_go_on(self, load: Load) -> bool:
-        """Whether a load may be sent: its queue does not rest, or the peer has been told of it."""
-        return not self.is_parked or self.is_promised(load)
-
     def has_other_host(self, load: Load) -> bool:
         """Whether a host is left that this load has not been broken by."""
         return any(item.address not in load.tried for item in self.plan.endpoints)

@@ -1,8 +1,8 @@
 """What the sessions of a worker process share: settings, rules, the store, budgets, the lease."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from random import Random
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from relay.delivery.measures import Measures
 from relay.delivery.notes import Notes
 from relay.delivery.outcomes import Facts, RetryRules, unattempted
 from relay.delivery.plan import Plan, plan_for
+from relay.delivery.reports import reports_for
 from relay.delivery.routes import Routes
 from relay.delivery.routing import Unroutable
 from relay.delivery.values import Endpoint
@@ -261,18 +262,18 @@ class Context:
         left = self.directory.settings.worker.max_content - self._octets
         return max(0, min(CLAIM_OCTETS, left))
 
-    @contextmanager
-    def holding(self, claim: Claim) -> Iterator[None]:
-        """Count a claim's content while it is held."""
-        octets = sum(len(message.content) for message in claim.messages)
-        self._octets += octets
-        try:
-            yield
-        finally:
-            self._octets -= octets
-            for message in claim.messages:
-                for recipient in message.recipients:
-                    self.revoked.discard(f"{message.queue_id}.{recipient.number}")
+    def hold(self, load: Load) -> None:
+        """Count a load's content while it is held."""
+        self._octets += len(load.message.content)
+
+    def let_go(self, load: Load, again: Load | None = None) -> None:
+        """It is held no longer, but for what of it is sent again."""
+        if again is not None:
+            self.hold(again)
+        self._octets -= len(load.message.content)
+        if self.revoked:
+            kept = again.recipient_ids if again is not None else ()
+            self.revoked.difference_update(set(load.recipient_ids).difference(kept))
 
     # -- before the dot ----------------------------------------------------------------------
 
@@ -326,10 +327,13 @@ class Context:
             **dialogue,
         )
 
-    def tell(self, outcomes: Sequence[Outcome], messages: Sequence[ClaimedMessage]) -> None:
-        """Log outcomes and count them."""
+    async def settle(self, outcomes: list[Outcome], messages: Sequence[ClaimedMessage]) -> None:
+        """Log and count outcomes; hand them, and the reports they call for, to the settler."""
+        if not outcomes:
+            return
         log_outcomes(outcomes)
         self.measures.ended(outcomes, messages, self.now())
+        await self.settler.settle(outcomes, reports_for(outcomes, messages, self.directory))
 
     def without_session(self, claim: Claim, verdict: Verdict, state: State) -> list[Outcome]:
         """Outcomes of a claim for which no packet leaves."""
