@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.system import UNSHAPED
 from tests.system.conftest import Start
 
 ROUTE = """
@@ -72,3 +73,16 @@ async def test_dot_and_next_envelope_are_one_piece_where_pipelining_is_offered(
     else:
         assert joined == []
         assert all(piece.count(b"\r\n") == 1 for piece in mx.pieces if piece.startswith(b"MAIL"))
+
+
+async def test_next_claim_comes_before_the_last_dot_of_the_present_one(start: Start) -> None:
+    """Claims are of ten messages at first; their borders cost a far receiver's line nothing."""
+    shaping = UNSHAPED.replace("max_connections = 20", "max_connections = 1")
+    async with receiver("PIPELINING") as mx:
+        config = ROUTE.replace("{port}", str(mx.port))
+        system = await start(workers=0, RELAY_CONFIG=config, RELAY_FILES_SHAPING=shaping)
+        receipts = [await system.submit(["ann@shop.test"]) for _ in range(40)]
+        system.start_worker()
+        await system.until_delivered(*receipts)
+        system.stop_worker(system.workers[0])
+    assert sum(b"\r\n.\r\nMAIL FROM" in piece for piece in mx.pieces) == len(receipts) - 1
