@@ -1,4 +1,4 @@
-"""VERP: reverse-paths that tell which recipient a report is about, signed so nobody can make one up.
+"""VERP: reverse-paths that tell which recipient a report is about, signed against forgery.
 
     codec = VerpCodec(secrets, prefix="b-", lifetime_s=30 * 86400)
     address = codec.encode(queue_id, number, "bounces.example.org")
