@@ -108,7 +108,7 @@ def test_verp_settings_that_cannot_work_are_refused_with_their_name(
         VerpCodec(secrets, prefix=prefix, lifetime_s=1.0)
 
 
-@pytest.mark.parametrize(("queue_id", "number"), [("x", 1), (new_queue_id(NOW), -1)])
+@pytest.mark.parametrize(("queue_id", "number"), [("x", 1), ("0" * 20, -1)])
 def test_verp_of_no_recipient_is_refused(queue_id: str, number: int) -> None:
     with pytest.raises(ValueError, match="no recipient"):
         CODEC.encode(queue_id, number, "x.test")
