@@ -78,6 +78,7 @@ async def send(
         carrier.plan,
         remote=carrier.remote,
         tls=carrier.tls,
+        clear_because=carrier.clear_because,
         timings=result.timings,
         session_id=carrier.session_id,
         connect_s=carrier.connect_s,

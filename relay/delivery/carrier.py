@@ -88,6 +88,11 @@ class Carrier:
     def tls(self) -> dict[str, object]:
         return dict(self._session.tls) if self._session is not None else {}
 
+    @property
+    def clear_because(self) -> str:
+        """Which failure of TLS made the present connection one in clear; mostly none."""
+        return self._session.clear_because if self._session is not None else ""
+
     def is_promised(self, load: Load) -> bool:
         """Whether the peer has been told of this transaction already."""
         return self._promised is load.transaction
@@ -118,7 +123,9 @@ class Carrier:
             position = (self._next + step) % len(endpoints)
             try:
                 async with self._context.opening(self.plan, endpoints[position]):
-                    self._session = await open_session(endpoints[position], self.plan.dialogue)
+                    self._session = await open_session(
+                        endpoints[position], self.plan.dialogue, self._context.broken_tls
+                    )
             except SessionFailed as failed:
                 verdicts.append(self._refused(endpoints[position], failed))
                 if verdicts[-1].scope is Scope.ROUTE:

@@ -7,6 +7,7 @@ from itertools import count
 from random import Random
 from typing import Any, Protocol
 
+from relay.delivery.broken_tls import BrokenTls
 from relay.delivery.directory import Directory
 from relay.delivery.journal import log_outcomes
 from relay.delivery.lanes import Leaver
@@ -92,6 +93,7 @@ class Context:
         self.random = Random()
         self.routes = Routes(directory, work, self.random)
         self.retry_rules = _retry_rules(directory.settings, self.random)
+        self.broken_tls = BrokenTls(directory.settings.tls.remember_broken)
         self.revoked: set[str] = set()
         self._lease = lease
         self._lanes = lanes

@@ -74,6 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_other_host: bool
     session_id: str = ""
     connect_s: float = 0.0
+    clear_because: str = ""
 
 
 def conclude(
@@ -209,6 +210,8 @@ def _event(
             "text": reply.text[:400],
             "command": reply.command,
         }
+    if facts.clear_because:
+        data["clear_because"] = facts.clear_because[:200]
     if state is State.DEFERRED:
         data["next_attempt_at"] = round(facts.now + delay_s, 3)
     if state is not State.DELIVERED:

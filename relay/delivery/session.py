@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from relay.delivery.broken_tls import BrokenTls
 from relay.delivery.link import Link
 from relay.delivery.opening import Opening
 from relay.delivery.values import (
@@ -43,39 +44,51 @@ _CLOSE_S = 1.0
 BeforeDot = Callable[[], Awaitable[bool]]
 
 
-async def open_session(endpoint: Endpoint, dialogue: Dialogue) -> "Session":
+async def open_session(
+    endpoint: Endpoint, dialogue: Dialogue, broken: BrokenTls | None = None
+) -> "Session":
     """Connect, greet, encrypt as the policy says, authenticate; SessionFailed names the phase.
 
     Under the opportunistic policy without credentials, a failed handshake is followed by one
-    connection in clear to the same address (RFC 7435).
+    connection in clear to the same address (RFC 7435); `broken` remembers that.
     """
-    opening = Opening(endpoint, dialogue, dialogue.tls)
-    try:
-        link = await opening.run()
-    except SessionFailed as failed:
-        if not _may_go_clear(failed, endpoint, dialogue):
-            raise
-        opening = Opening(endpoint, dialogue, TlsPolicy.OFF)
-        link = await opening.run()
-        return Session(link, endpoint, dialogue, opening.timings, str(failed.cause))
-    return Session(link, endpoint, dialogue, opening.timings)
+    may_go_clear = _may_go_clear(endpoint, dialogue)
+    why = broken.why(endpoint) if broken is not None and may_go_clear else ""
+    if not why:
+        opening = Opening(endpoint, dialogue, dialogue.tls)
+        try:
+            link = await opening.run()
+        except SessionFailed as failed:
+            if not (may_go_clear and _is_broken_tls(failed)):
+                raise
+            why = str(failed.cause)
+        else:
+            return Session(link, endpoint, dialogue, opening.timings)
+    opening = Opening(endpoint, dialogue, TlsPolicy.OFF)
+    link = await opening.run()
+    if broken is not None and not broken.why(endpoint):
+        broken.remember(endpoint, why)
+    return Session(link, endpoint, dialogue, opening.timings, why)
 
 
-def _may_go_clear(failed: SessionFailed, endpoint: Endpoint, dialogue: Dialogue) -> bool:
+def _may_go_clear(endpoint: Endpoint, dialogue: Dialogue) -> bool:
     return (
-        failed.phase == "tls"
-        and isinstance(failed.cause, TlsFailed | DeadlineExpired)
-        and dialogue.tls is TlsPolicy.OPPORTUNISTIC
+        dialogue.tls is TlsPolicy.OPPORTUNISTIC
         and dialogue.credentials is None
         and not endpoint.implicit_tls
     )
 
 
+def _is_broken_tls(failed: SessionFailed) -> bool:
+    return failed.phase == "tls" and isinstance(failed.cause, TlsFailed | DeadlineExpired)
+
+
 class Session:
     """A session that is ready for MAIL; one transaction at a time.
 
-    `tls` is version, cipher and verified, or empty in clear; `clear_because` says which TLS
-    failure was followed by clear text. `timings`: seconds that each phase of the opening took.
+    `tls` is what `net.tls.tls_info` says and the `policy` that demanded it, or empty in clear;
+    `clear_because` says which TLS failure, now or within the last hour, was followed by clear
+    text. `timings`: seconds that each phase of the opening took.
     """
 
     def __init__(
@@ -99,7 +112,7 @@ class Session:
             "ip": endpoint.address,
             "port": endpoint.port,
         }
-        self.tls = link.stream.tls
+        self.tls = link.stream.tls and link.stream.tls | {"policy": dialogue.tls.value}
         self.clear_because = clear_because
         self.timings = timings
         #: Transactions run so far, whatever came of them.

@@ -23,7 +23,7 @@ import termios
 from typing import cast
 
 from relay.model.errors import ConnectFailed, ConnectionLost, DeadlineExpired, TlsFailed
-from relay.net.tls import abort_transport, failure_text, tls_info
+from relay.net.tls import ResumingContext, abort_transport, failure_text, tls_info
 
 #: Octets received but not read at which the transport is paused.
 RECEIVE_OCTETS = 256 * 1024
@@ -54,6 +54,7 @@ class Stream(asyncio.Protocol):
         self._socket = sock
         self._transport: asyncio.Transport | None = None
         self._tls: dict[str, str | bool] = {}
+        self._ssl_object: ssl.SSLObject | None = None
         self._chunks: list[bytes] = []
         self._chunk_octets = 0
         self._is_read_paused = False
@@ -70,7 +71,7 @@ class Stream(asyncio.Protocol):
 
     @property
     def tls(self) -> dict[str, str | bool]:
-        """Version, cipher, verified; empty in clear."""
+        """As `tls_info` says; empty in clear."""
         return self._tls
 
     @property
@@ -131,7 +132,7 @@ class Stream(asyncio.Protocol):
             await self._wait(deadline)
         return True
 
-    async def start_tls(self, context: ssl.SSLContext, host: str, timeout_s: float) -> None:
+    async def start_tls(self, context: ResumingContext, host: str, timeout_s: float) -> None:
         """Encrypt; TlsFailed or DeadlineExpired, and the connection is gone.
 
         Octets received in clear and not read fail it: they cannot be told from an injection
@@ -143,20 +144,23 @@ class Stream(asyncio.Protocol):
         if self._chunks:
             self.abort()
             raise TlsFailed("octets in clear before the handshake")
+        name = host.rstrip(".")
         try:
             async with asyncio.timeout(timeout_s):
                 encrypted = await self._loop.start_tls(
                     transport,
                     self,
                     context,
-                    server_hostname=host.rstrip("."),
+                    server_hostname=name,
                     ssl_handshake_timeout=timeout_s + 60,
                     ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
                 )
         except TimeoutError as error:
+            context.forget(name)
             self._give_up(transport)
             raise DeadlineExpired("tls", timeout_s) from error
         except (OSError, ValueError) as error:
+            context.forget(name)
             self._give_up(transport)
             raise TlsFailed(failure_text(error)) from error
         except BaseException:
@@ -167,10 +171,12 @@ class Stream(asyncio.Protocol):
             raise TlsFailed("the connection was closed in the handshake")
         encrypted.set_write_buffer_limits(high=1, low=0)
         self._transport = encrypted
-        self._tls = tls_info(encrypted.get_extra_info("ssl_object"))
+        self._ssl_object = encrypted.get_extra_info("ssl_object")
+        self._tls = tls_info(self._ssl_object)
 
     def close(self) -> None:
         """Close after what was written has gone out; returns at once."""
+        self._keep_session()
         if self._transport is not None:
             self._transport.close()
 
@@ -181,6 +187,12 @@ class Stream(asyncio.Protocol):
                 with contextlib.suppress(OSError):
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FORGET)
             abort_transport(self._transport)
+
+    def _keep_session(self) -> None:
+        """Keep the TLS session for the next handshake: TLS 1.3 gives it with the first replies."""
+        tls = self._ssl_object
+        if tls is not None and self._lost is None and isinstance(tls.context, ResumingContext):
+            tls.context.keep(str(tls.server_hostname), tls.session)
 
     async def wait_closed(self, timeout_s: float) -> None:
         """Wait for the end of the connection, by force at the time-out."""

@@ -2,14 +2,20 @@
 
 Two kinds only. Unverified: any certificate, because the choice is between it and clear text.
 Verified: chain and host name, against `SSL_CERT_FILE`, `SSL_CERT_DIR` or the system's store.
+Each remembers the sessions of its hosts, so that the next handshake with one is a short one.
 """
 
 import asyncio
 import contextlib
 import os
 import ssl
+import time
+from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from relay.model.errors import ConfigError
 
@@ -22,13 +28,59 @@ _BUNDLES = (
 )
 
 
+#: Sessions remembered by each context, and for how long at most.
+SESSIONS_KEPT = 1000
+SESSION_LIFE_S = 3600.0
+
+
+class ResumingContext(ssl.SSLContext):
+    """A client context that offers each host the session that it gave last (RFC 8446 §2.2).
+
+    A verified session was verified under the same name: sessions never go from context to context.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        self._sessions: OrderedDict[str, tuple[float, ssl.SSLSession]] = OrderedDict()
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As the base; event loops call it without a session, so it is put in here."""
+        if session is None and isinstance(server_hostname, str):
+            session = self._session_of(server_hostname)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+    def keep(self, host: str, session: ssl.SSLSession | None) -> None:
+        """Remember what the next handshake with this host may resume."""
+        if session is None or not session.has_ticket:
+            return
+        self._sessions.pop(host, None)
+        if len(self._sessions) >= SESSIONS_KEPT:
+            self._sessions.popitem(last=False)
+        life_s = min(SESSION_LIFE_S, session.timeout)
+        self._sessions[host] = (time.monotonic() + life_s, session)
+
+    def forget(self, host: str) -> None:
+        """Begin anew with this host: a handshake with it failed."""
+        self._sessions.pop(host, None)
+
+    def _session_of(self, host: str) -> ssl.SSLSession | None:
+        ends, session = self._sessions.get(host, (0.0, None))
+        return session if ends > time.monotonic() else None
+
+
 def abort_transport(transport: asyncio.WriteTransport) -> None:
     """Abort, whatever its state: after its end a TLS transport of Python 3.11.2 cannot."""
     with contextlib.suppress(AttributeError):
         transport.abort()
 
 
-def client_context(*, verified: bool) -> ssl.SSLContext:
+def client_context(*, verified: bool) -> ResumingContext:
     """The shared context of one kind; made once for each value of the two variables."""
     if not verified:
         return _unverified()
@@ -36,8 +88,8 @@ def client_context(*, verified: bool) -> ssl.SSLContext:
 
 
 @lru_cache(maxsize=1)
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _unverified() -> ResumingContext:
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -47,8 +99,8 @@ def _unverified() -> ssl.SSLContext:
 
 
 @lru_cache(maxsize=8)
-def _verified(cert_file: str, cert_dir: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _verified(cert_file: str, cert_dir: str) -> ResumingContext:
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if cert_file or cert_dir:
@@ -73,7 +125,10 @@ def _load_system_store(context: ssl.SSLContext) -> None:
 
 
 def tls_info(tls: ssl.SSLObject | None) -> dict[str, str | bool]:
-    """Version, cipher, and whether the peer's certificate was demanded and checked; {}: clear."""
+    """What a session is encrypted with, and whom its certificate names; {}: in clear.
+
+    `verified`: the certificate was demanded and checked. `resumed`: in an earlier session.
+    """
     if tls is None:
         return {}
     cipher = tls.cipher()
@@ -81,7 +136,25 @@ def tls_info(tls: ssl.SSLObject | None) -> dict[str, str | bool]:
         "version": tls.version() or "",
         "cipher": cipher[0] if cipher else "",
         "verified": tls.context.verify_mode is ssl.CERT_REQUIRED,
+        "peer_name": peer_name(tls.getpeercert(binary_form=True) or b""),
+        "resumed": bool(tls.session_reused),
     }
+
+
+@lru_cache(maxsize=1024)
+def peer_name(certificate: bytes) -> str:
+    """The first name that a certificate (DER) is for, its common name, or nothing readable: ""."""
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        with contextlib.suppress(x509.ExtensionNotFound):
+            names = parsed.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+            assert isinstance(names.value, x509.SubjectAlternativeName)
+            if found := names.value.get_values_for_type(x509.DNSName):
+                return found[0][:255]
+        common = parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(common[0].value)[:255] if common else ""
+    except Exception:  # the peer wrote it
+        return ""
 
 
 def failure_text(error: BaseException) -> str:

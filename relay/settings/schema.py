@@ -100,6 +100,12 @@ class Route(Section, frozen=True):
     tls: TlsPolicy | None = None  # default: by scheme and credentials
 
 
+class Tls(Section, frozen=True):
+    """TLS of outbound sessions, besides the `tls` of routes and shaping."""
+
+    remember_broken: Duration = 3600.0  # 0: TLS is tried with every connection
+
+
 class Smtp(Section, frozen=True):
     listen: tuple[Listen, ...] = ("127.0.0.1:2525",)
     allowed_networks: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
@@ -197,6 +203,7 @@ class Settings(Section, frozen=True):
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
     routes: tuple[Route, ...] = ()
+    tls: Tls = Tls()
     smtp: Smtp = Smtp()
     http: Http = Http()
     sink: Sink = Sink()

@@ -1,0 +1,162 @@
+"""What one connection leaves to the next: TLS sessions, and hosts whose TLS is broken."""
+
+from pathlib import Path
+
+import pytest
+from scripted_smtp import Certificate, Peer, ScriptedServer
+
+from relay.delivery.broken_tls import BrokenTls
+from relay.delivery.session import Session, open_session
+from relay.delivery.values import Dialogue, Endpoint, SessionFailed, Transaction
+from relay.net.tls import client_context, peer_name
+from relay.settings.schema import Timeouts, TlsPolicy
+
+RUNS_ON_BOTH_LOOPS = True
+
+TIMEOUTS = Timeouts(
+    greeting=5.0, tls=5.0, command=5.0, data=5.0, data_block=5.0, data_done=5.0, quit=2.0
+)
+
+
+def dialogue(tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC) -> Dialogue:
+    return Dialogue("relay.test", tls=tls, timeouts=TIMEOUTS)
+
+
+def endpoint(server: ScriptedServer, host: str = "mx.test") -> Endpoint:
+    return Endpoint(host, "127.0.0.1", server.port)
+
+
+def encrypted(certificate: Certificate):
+    async def script(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.starttls(certificate.server)
+        await peer.hello_again("PIPELINING")
+        await peer.take()
+        await peer.goodbye()
+
+    return script
+
+
+async def broken(peer: Peer) -> None:
+    await peer.hello("STARTTLS")
+    await peer.hear("STARTTLS")
+    await peer.say("220 go")
+    peer.writer.close()
+
+
+async def in_clear(peer: Peer) -> None:
+    await peer.hello("PIPELINING", "STARTTLS")
+    await peer.take()
+    await peer.goodbye()
+
+
+async def deliver(session: Session) -> None:
+    message = Transaction("a@relay.test", ("b@mx.test",), b"Subject: x\r\n\r\nhello\r\n")
+    result = await session.transact(message)
+    assert result.final is not None, result.dialogue
+    await session.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certificate:
+    good = Certificate(tmp_path, "mx.test", "other.test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(good.file))
+    return good
+
+
+@pytest.mark.parametrize("policy", [TlsPolicy.OPPORTUNISTIC, TlsPolicy.VERIFIED])
+async def test_second_connection_to_a_host_resumes_the_session_of_the_first(
+    certificate: Certificate, policy: TlsPolicy
+) -> None:
+    client_context(verified=policy is TlsPolicy.VERIFIED).forget("mx.test")
+    async with ScriptedServer(encrypted(certificate)).running() as server:
+        resumed = []
+        for _ in range(3):
+            session = await open_session(endpoint(server), dialogue(policy))
+            assert session.tls["verified"] is (policy is TlsPolicy.VERIFIED)
+            assert session.tls["policy"] == policy.value
+            assert session.tls["peer_name"] == "mx.test"
+            resumed.append(session.tls["resumed"])
+            await deliver(session)
+    assert resumed == [False, True, True]
+
+
+async def test_session_is_resumed_neither_with_another_host_nor_under_another_policy(
+    certificate: Certificate,
+) -> None:
+    for verified in (False, True):
+        for host in ("mx.test", "other.test"):
+            client_context(verified=verified).forget(host)
+    async with ScriptedServer(encrypted(certificate)).running() as server:
+        await deliver(await open_session(endpoint(server), dialogue()))
+        other = await open_session(endpoint(server, "other.test"), dialogue())
+        assert other.tls["resumed"] is False
+        await deliver(other)
+        verified = await open_session(endpoint(server), dialogue(TlsPolicy.VERIFIED))
+        assert verified.tls["resumed"] is False
+        await deliver(verified)
+
+
+async def test_session_that_a_host_has_forgotten_costs_a_full_handshake_and_nothing_else(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    client_context(verified=False).forget("mx.test")
+    anew = Certificate(tmp_path, "mx.test", days=29)
+    server = ScriptedServer(encrypted(certificate), encrypted(anew))
+    async with server.running():
+        await deliver(await open_session(endpoint(server), dialogue()))
+        session = await open_session(endpoint(server), dialogue())
+        assert session.tls["resumed"] is False
+        await deliver(session)
+    assert server.connections == 2
+
+
+async def test_broken_tls_is_tried_once_and_then_remembered() -> None:
+    memory = BrokenTls(3600.0)
+    server = ScriptedServer(broken, in_clear)
+    async with server.running():
+        for _ in range(3):
+            session = await open_session(endpoint(server), dialogue(), memory)
+            assert session.tls == {}
+            assert "TLS handshake failed" in session.clear_because
+            await deliver(session)
+    assert server.connections == 4
+
+
+async def test_broken_tls_is_tried_with_every_connection_where_nothing_is_to_be_remembered() -> (
+    None
+):
+    memory = BrokenTls(0.0)
+    server = ScriptedServer(broken, in_clear, broken, in_clear)
+    async with server.running():
+        for _ in range(2):
+            await deliver(await open_session(endpoint(server), dialogue(), memory))
+    assert server.connections == 4
+
+
+async def test_remembered_broken_tls_never_weakens_a_demand() -> None:
+    memory = BrokenTls(3600.0)
+    server = ScriptedServer(broken, in_clear, broken)
+    async with server.running():
+        await deliver(await open_session(endpoint(server), dialogue(), memory))
+        for policy in (TlsPolicy.REQUIRED, TlsPolicy.VERIFIED):
+            with pytest.raises(SessionFailed) as caught:
+                await open_session(endpoint(server), dialogue(policy), memory)
+            assert caught.value.phase == "tls"
+    assert server.connections == 4
+
+
+async def test_host_that_takes_no_session_in_clear_either_is_not_remembered() -> None:
+    async def refusing(peer: Peer) -> None:
+        await peer.say("421 4.3.2 not now")
+
+    memory = BrokenTls(3600.0)
+    server = ScriptedServer(broken, refusing)
+    async with server.running():
+        with pytest.raises(SessionFailed):
+            await open_session(endpoint(server), dialogue(), memory)
+        assert memory.why(endpoint(server)) == ""
+
+
+def test_name_of_what_is_no_certificate_is_empty() -> None:
+    assert peer_name(b"") == peer_name(b"\x30\x03abc") == ""
