@@ -1,7 +1,6 @@
 """`relay send`: one message by fields or as a file, and with `--wait` what became of it."""
 
 import base64
-import mimetypes
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +30,10 @@ def send(
         list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Repeatable.")
     ] = None,
     attach: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Repeatable.")] = None,
+    inline: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="An image that the HTML shows as cid:NAME. Repeatable."),
+    ] = None,
     eml: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A finished message; - standard input.")
     ] = None,
@@ -64,7 +67,7 @@ def send(
         "text": _text(text),
         "html": _text(html),
         "headers": _headers(header or []),
-        "attachments": [_attachment(path) for path in attach or []],
+        "attachments": [*map(_attachment, attach or []), *map(_inline, inline or [])],
         "class": mail_class,
         "campaign": campaign,
         "tags": tag,
@@ -144,8 +147,12 @@ def _attachment(path: Path) -> dict[str, str]:
     return {
         "filename": path.name,
         "content": base64.b64encode(path.read_bytes()).decode("ascii"),
-        "content_type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
     }
+
+
+def _inline(path: Path) -> dict[str, str]:
+    """A file for `<img src="cid:NAME">`, its name being the file's."""
+    return {**_attachment(path), "content_id": path.name}
 
 
 def _duration_s(text: str) -> float:

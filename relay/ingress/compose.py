@@ -21,6 +21,8 @@ from relay.model.errors import Finding, RelayError, SubmissionRefused
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,64}")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+@[!-;=?-~]+>")
+#: RFC 5322 §2.1.1, without CRLF.
+_LINE_LENGTH = 998
 
 #: Fields that have an argument of their own, and the argument.
 _OWN_ARGUMENT = {
@@ -199,8 +201,14 @@ class _Composition:
         """The attachments as parts: those shown inside the HTML, and the others."""
         inline: list[Part] = []
         files: list[Part] = []
+        seen: set[str] = set()
         for index, attachment in enumerate(self._message.attachments):
             is_inline = attachment.content_id != "" and self._message.html is not None
+            if attachment.content_id in seen:
+                field = f"attachments[{index}].content_id"
+                fault = f"{attachment.content_id[:80]!r} is given twice"
+                self._find(field, "content_id_twice", fault, "each file needs its own")
+            seen |= {attachment.content_id} - {""}
             try:
                 part = file_part(attachment, field=f"attachments[{index}]")
             except SubmissionRefused as refused:
@@ -230,7 +238,7 @@ class _Composition:
             self._find(field, "url_invalid", "is not an https URL", "RFC 8058 asks for https://…")
             return []
         return [
-            field_value.structured("List-Unsubscribe", f"<{url}>"),
+            *self._structured(field, "List-Unsubscribe", f"<{url}>"),
             "List-Unsubscribe-Post: List-Unsubscribe=One-Click",
         ]
 
@@ -253,7 +261,16 @@ class _Composition:
         if lower == "message-id" and _MESSAGE_ID.fullmatch(value) is None:
             self._find(field, "message_id_invalid", f"{value[:80]!r}", "write it as <left@right>")
             return []
-        return [field_value.structured(name, value)]
+        return self._structured(field, name, value)
+
+    def _structured(self, field: str, name: str, value: str) -> list[str]:
+        """A field of tokens, or nothing and a finding where it has one that fits on no line."""
+        folded = field_value.structured(name, value)
+        if len(folded) <= _LINE_LENGTH or max(map(len, folded.split("\r\n"))) <= _LINE_LENGTH:
+            return [folded]
+        fault = f"has a word that makes a line of over {_LINE_LENGTH} octets"
+        self._find(field, "line_too_long", fault, "shorten it (RFC 5322 §2.1.1)")
+        return []
 
     def _name_fault(self, name: str) -> tuple[str, str, str] | None:
         if _FIELD_NAME.fullmatch(name) is None:

@@ -4,7 +4,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from relay.ingress.message import NamedAddress
@@ -13,6 +13,8 @@ from relay.ingress.message import NamedAddress
 LINE = 76
 #: RFC 2047 §2: an encoded word has at most 75 characters; "=?utf-8?q?" and "?=" are 12 of them.
 _PAYLOAD = 75 - 12
+#: Of one character at least: 12 octets as q, or 3 of base64, in an encoded word's own 12.
+_SHORTEST_WORD = 24
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
 _Q_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
@@ -30,7 +32,10 @@ def unstructured(name: str, value: str) -> str:
         _PLAIN.fullmatch(value) is not None and "=?" not in value and not _has_long_word(value)
     ):
         return fold(start + value)
-    return start + "\r\n ".join(encoded_words(value, room=LINE - len(start)))
+    room = LINE - len(start)
+    if room < _SHORTEST_WORD:  # a long name: the words begin on a line of their own
+        start, room = f"{name}:\r\n ", LINE - 1
+    return start + "\r\n ".join(encoded_words(value, room=room))
 
 
 def structured(name: str, value: str) -> str:
@@ -38,35 +43,35 @@ def structured(name: str, value: str) -> str:
     return fold(f"{name}: {value}")
 
 
-def mailboxes(name: str, values: Iterable[NamedAddress]) -> str:
+def mailboxes(name: str, values: Sequence[NamedAddress]) -> str:
     """The whole field for a list of mailboxes, as many on a line as fit."""
     text = f"{name}:"
+    last = len(values) - 1
     for index, value in enumerate(values):
-        item = _mailbox(value)
-        if index:
-            width = len(text) - text.rfind("\n") + len(item.partition("\r\n")[0])
-            text += "," if width < LINE else ",\r\n"
-        text += f" {item}"
+        pieces = [
+            *_phrase_pieces(value.name),
+            f"<{value.address}>" if value.name else str(value.address),
+        ]
+        if index < last:
+            pieces[-1] += ","
+        for number, piece in enumerate(pieces):
+            column = len(text) - text.rfind("\n") - 1
+            is_first = index == 0 and number == 0
+            text += " " if is_first or column + 1 + len(piece) <= LINE else "\r\n "
+            text += piece
     return text
 
 
-def _mailbox(value: NamedAddress) -> str:
-    if not value.name:
-        return str(value.address)
-    phrase = display_name(value.name)
-    room = LINE - (len(phrase) - phrase.rfind("\n"))
-    gap = "\r\n " if "=?" in phrase and len(str(value.address)) + 3 > room else " "
-    return f"{phrase}{gap}<{value.address}>"
-
-
-def display_name(name: str) -> str:
-    """A display name as a phrase: atoms, a quoted string, or encoded words."""
-    if name == "" or (_PHRASE.fullmatch(name) and len(name) <= 60 and "=?" not in name):
-        return name
+def _phrase_pieces(name: str) -> list[str]:
+    """A display name as atoms, a quoted string or encoded words; it may be folded between them."""
+    if name == "":
+        return []
+    if _PHRASE.fullmatch(name) and len(name) <= 60 and "=?" not in name:
+        return [name]
     if name.isascii() and name.isprintable() and len(name) <= 60 and "=?" not in name:
         escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return "\r\n ".join(encoded_words(name, room=48))
+        return [f'"{escaped}"']
+    return list(encoded_words(name, room=48))
 
 
 def encoded_words(text: str, *, room: int) -> Iterator[str]:

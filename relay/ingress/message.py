@@ -4,8 +4,10 @@ The JSON form (HTTP, `relay send`) and the Python form are the same struct; in J
 `from_` is written `from`, `mail_class` is `class`, and an attachment's content is base64.
 """
 
+import os
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -25,12 +27,36 @@ class Mailbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Attachment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A file beside the text; with a `content_id` it is shown inline, by `cid:` in the HTML."""
+    """A file beside the text; with a `content_id` it is shown inline, by `cid:` in the HTML.
+
+    Without a `content_type` that of the file name is taken.
+    """
 
     filename: str
     content: bytes
-    content_type: str = "application/octet-stream"
+    content_type: str = ""
     content_id: str = ""
+
+    @classmethod
+    def from_path(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        filename: str = "",
+        content_type: str = "",
+        content_id: str = "",
+    ) -> "Attachment":
+        """Read a file; `filename` is what the recipient sees, otherwise the file's own name.
+
+        OSError where it cannot be read.
+        """
+        place = Path(path)
+        return cls(
+            filename=filename or place.name,
+            content=place.read_bytes(),
+            content_type=content_type,
+            content_id=content_id,
+        )
 
 
 MailboxValue = str | Mailbox

@@ -11,6 +11,7 @@ import secrets
 import msgspec
 
 from relay.ingress.field_value import parameter
+from relay.ingress.media_type import guess_media_type
 from relay.ingress.message import Attachment
 from relay.model.errors import Finding, SubmissionRefused
 
@@ -73,7 +74,8 @@ def file_part(attachment: Attachment, *, field: str) -> Part:
     """An attachment in base64, or inline where it has a Content-ID."""
     _check_file(attachment, field)
     kind = "inline" if attachment.content_id else "attachment"
-    media_type = re.sub(r"[ \t]*;[ \t]*", ";\r\n ", attachment.content_type)
+    given = attachment.content_type or guess_media_type(attachment.filename, attachment.content)
+    media_type = re.sub(r"[ \t]*;[ \t]*", ";\r\n ", given)
     named = parameter("filename", attachment.filename) if attachment.filename else ""
     fields = [
         f"Content-Type: {media_type}\r\n",
@@ -88,7 +90,7 @@ def file_part(attachment: Attachment, *, field: str) -> Part:
 def _check_file(attachment: Attachment, field: str) -> None:
     findings = []
     media_type = attachment.content_type
-    if _MEDIA_TYPE.fullmatch(media_type) is None or len(media_type) > 500:
+    if media_type and (_MEDIA_TYPE.fullmatch(media_type) is None or len(media_type) > 500):
         findings.append(
             Finding(
                 f"{field}.content_type",
@@ -133,11 +135,25 @@ def multipart(subtype: str, parts: list[Part]) -> Part:
     """A multipart entity of the parts; a single part stays what it is."""
     if len(parts) == 1:
         return parts[0]
-    boundary = f"=_{secrets.token_hex(15)}"
+    boundary = _boundary(parts)
     delimiter = f"--{boundary}\r\n"
     pieces: list[bytes] = []
     for part in parts:
         # The CRLF before a delimiter belongs to it (RFC 2046 §5.1.1), so each body keeps its own.
         pieces += (f"{delimiter}{part.fields}\r\n".encode(), part.body, b"\r\n")
     pieces.append(f"--{boundary}--\r\n".encode())
-    return Part(f'Content-Type: multipart/{subtype}; boundary="{boundary}"\r\n', b"".join(pieces))
+    fields = f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n'
+    return Part(fields, b"".join(pieces))
+
+
+def _boundary(parts: list[Part]) -> str:
+    """A boundary that no part contains (RFC 2046 §5.1.1).
+
+    Neither base64 nor quoted-printable can make its `=_`, and 120 random bits do the rest: that it
+    is looked for all the same makes it certain, for a microsecond.
+    """
+    while True:
+        boundary = f"=_{secrets.token_hex(15)}"
+        needle = boundary.encode()
+        if not any(needle in part.body for part in parts):
+            return boundary

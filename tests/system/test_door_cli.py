@@ -1,10 +1,13 @@
 """The command line over HTTP: sends, lists, verbs, guard rails, exit codes."""
 
+import email
+import email.policy
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.doors import Doors, Run, relay, running_doors
@@ -84,10 +87,25 @@ def test_finished_message_for_nobody_is_told_how_to_name_somebody(api: str) -> N
 def test_attachment_and_every_address_field_arrive(api: str, tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(b"%PDF")
-    (said,) = objects(
-        send(api, "--cc", "c@x.test", "--bcc", "b@x.test", "--attach", str(path), "--json")
-    )
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG")
+    more = ["--cc", "Ünï <c@x.test>", "--bcc", "b@x.test", "--reply-to", "r@x.test"]
+    more += ["--attach", str(path), "--inline", str(tmp_path / "logo.png")]
+    (said,) = objects(send(api, *more, "--html", '<img src="cid:logo.png">', "--json"))
     assert said["accepted"] == 3
+    content = httpx.get(f"{api}/v1/messages/{said['id']}/content").content
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert (message["cc"], message["reply-to"]) == ("Ünï <c@x.test>", "r@x.test")
+    assert b"b@x.test" not in content
+    found = [(part.get_content_type(), part.get_filename()) for part in message.walk()]
+    assert found == [
+        ("multipart/mixed", None),
+        ("multipart/related", None),
+        ("text/html", None),
+        ("image/png", "logo.png"),
+        ("application/pdf", "a.pdf"),
+    ]
+    missing = send(api, "--text", "x", "--attach", str(tmp_path / "none"))
+    assert (missing.code, missing.out) == (66, "")
 
 
 @pytest.mark.parametrize(
