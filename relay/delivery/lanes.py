@@ -24,6 +24,8 @@ _POLL_S = 0.5
 #: New mail is left to a busy session of its lane so long: most claim again within that, and opening
 #: another costs as much as sending five messages.
 SOON_S = 0.03
+#: The last share of all places is kept for lanes that have no session yet.
+FIRST_SESSIONS = 1 / 4
 #: How long room is waited for.
 MAKE_ROOM_S = 2.0
 
@@ -81,7 +83,7 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Both in the order of their beginning, the longest first.
-        self._idle: dict[asyncio.Task[Any], asyncio.Timeout] = {}
+        self._idle: dict[asyncio.Task[Any], tuple[_Lane, asyncio.Timeout]] = {}
         self._leaving: set[asyncio.Task[Any]] = set()
         self._opening: dict[asyncio.Task[Any], tuple[float, asyncio.Timeout]] = {}
         self._leavers: dict[asyncio.Task[Any], Leaver] = {}
@@ -94,6 +96,11 @@ class Lanes:
     def sessions(self) -> int:
         """Sessions of this process."""
         return len(self._tasks)
+
+    def sessions_of(self, lane: str) -> int:
+        """Sessions of this process that serve a lane."""
+        state = self._lanes.get(lane)
+        return state.sessions if state is not None else 0
 
     @property
     def room(self) -> int:
@@ -139,13 +146,27 @@ class Lanes:
         return self.places > 0
 
     def give_way(self, lanes: int) -> None:
-        """End idle sessions, the longest idle first, for so many lanes that found no room."""
+        """End idle sessions for so many lanes that found no room.
+
+        The longest idle go first; before them those whose lane has another one.
+        """
         now = asyncio.get_running_loop().time()
-        for task in list(self._idle)[: max(0, lanes - len(self._leaving))]:
+        for task in self._dispensable_idle(lanes - len(self._leaving)):
             self._leaving.add(task)
-            patience = self._idle.pop(task)
+            _, patience = self._idle.pop(task)
             if not patience.expired():
                 patience.reschedule(now)
+
+    def _dispensable_idle(self, count: int) -> list[asyncio.Task[Any]]:
+        if count <= 0:
+            return []
+        spare: list[asyncio.Task[Any]] = []
+        only: list[asyncio.Task[Any]] = []
+        left = {state: state.sessions for state, _ in self._idle.values()}
+        for task, (state, _) in self._idle.items():
+            (spare if left[state] > 1 else only).append(task)
+            left[state] -= 1
+        return [*spare, *only][:count]
 
     def _end_dispensable(self) -> None:
         before, now = time.monotonic() - SLOW_S, asyncio.get_running_loop().time()
@@ -216,7 +237,7 @@ class Lanes:
 
     def _insist(self, lane: str, state: _Lane) -> None:
         """Open another session for mail that none has claimed meanwhile."""
-        if state.is_asked and self.room > 0 and self._lanes.get(lane) is state:
+        if state.is_asked and self._has_room_for_another() and self._lanes.get(lane) is state:
             state.is_asked = False
             self._open(lane)
 
@@ -260,8 +281,14 @@ class Lanes:
         wanted = math.ceil((claim.backlog + len(claim.messages)) / BACKLOG_PER_SESSION)
         if wanted > 1 and state.wake_one():
             return
-        if state.sessions < wanted and time.monotonic() > state.refused_until and self.room > 0:
+        if state.sessions >= wanted or time.monotonic() <= state.refused_until:
+            return
+        if self._has_room_for_another():
             self._open(lane)
+
+    def _has_room_for_another(self) -> bool:
+        """Whether a lane that has a session may get one more."""
+        return self.room > FIRST_SESSIONS * self._worker.max_sessions
 
     def may_open(self, lane: str) -> None:
         """What refused the lane's last session may let the next one pass."""
@@ -279,7 +306,7 @@ class Lanes:
         assert task is not None
         try:
             async with asyncio.timeout(self._worker.idle_session) as patience:
-                self._idle[task] = patience
+                self._idle[task] = (state, patience)
                 self._moved.set()
                 await state.be_offered_work()
         except TimeoutError:

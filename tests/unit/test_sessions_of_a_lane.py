@@ -38,7 +38,7 @@ class Sessions:
         self.claims = [Claim(backlog=BACKLOG_PER_SESSION * count)] * count
         self.lanes.offer(LANE)
         await settled()
-        assert self.lanes.sessions == count
+        assert self.lanes.sessions_of(LANE) == count
         self.looks = 0
 
 
@@ -107,8 +107,10 @@ async def test_offer_to_a_session_that_stays_busy_opens_another(
 
 async def test_idle_sessions_end_for_lanes_that_found_no_room() -> None:
     sessions = Sessions(max_sessions=3)
-    await sessions.open(3)
     full = sessions.lanes
+    for lane in "abc":
+        assert full.offer(f"{lane}|default|none|")
+    await settled()
     assert (full.room, full.places) == (0, 3)
     assert not full.offer("other|default|none|")
     full.give_way(1)
@@ -119,6 +121,30 @@ async def test_idle_sessions_end_for_lanes_that_found_no_room() -> None:
             await asyncio.sleep(0.01)
     assert (full.sessions, full.places) == (2, 3)
     assert full.offer("other|default|none|")
+
+
+async def test_idle_session_ends_for_others_where_its_lane_has_another() -> None:
+    sessions = Sessions(max_sessions=8)
+    full = sessions.lanes
+    for lane in ("a", "b"):
+        assert full.offer(f"{lane}|default|none|")
+    await settled()
+    await sessions.open(4)
+    full.give_way(3)
+    async with asyncio.timeout(30):
+        while full.sessions > 3:
+            await asyncio.sleep(0.01)
+    assert [full.sessions_of(f"{name}|default|none|") for name in ("a", "b", "site")] == [1, 1, 1]
+
+
+async def test_last_places_are_kept_for_lanes_that_have_no_session() -> None:
+    sessions = Sessions(max_sessions=8)
+    sessions.claims = [Claim(backlog=BACKLOG_PER_SESSION * 9)] * 9
+    sessions.lanes.offer(LANE)
+    await settled()
+    assert sessions.lanes.sessions == 6
+    assert sessions.lanes.offer("other|default|none|")
+    assert sessions.lanes.sessions == 7
 
 
 async def test_idle_sessions_end_when_the_engine_drains(sessions: Sessions) -> None:
