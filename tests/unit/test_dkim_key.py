@@ -106,27 +106,25 @@ def test_dkim_record_is_split_into_strings_of_255_octets() -> None:
     assert zone_line("n", "v=1") == 'n. IN TXT "v=1"'
 
 
-P = ED25519.public
-
-
+#: `{p}` stands for the right public key: names of tests are alike in every process.
 @pytest.mark.parametrize(
     ("published", "fault"),
     [
-        (f"p={P}; k=ed25519", ""),
-        (f" k = ed25519 ; p= {P[:9]} {P[9:]};; n=a note; h=sha1:sha256; s=email; t=s;", ""),
-        (f"v=DKIM2; k=ed25519; p={P}", "it is no DKIM record: v=DKIM2"),
+        ("p={p}; k=ed25519", ""),
+        (" k = ed25519 ; p= {p[:9]};; n=a note; h=sha1:sha256; s=email; t=s;", ""),
+        ("v=DKIM2; k=ed25519; p={p}", "it is no DKIM record: v=DKIM2"),
         ("v=DKIM1; k=ed25519; p=", "its p= is empty"),
         ("v=DKIM1; k=ed25519", "it has no p="),
-        (f"v=DKIM1; p={P}", "it is of a key of another kind: k=rsa"),
+        ("v=DKIM1; p={p}", "it is of a key of another kind: k=rsa"),
         ("v=DKIM1; k=ed25519; p=abcd", "it is of another key"),
-        (f"v=DKIM1; k=ed25519; h=sha1; p={P}", "it does not allow SHA-256"),
-        (f"v=DKIM1; k=ed25519; s=tlsrpt; p={P}", "it is not for mail"),
-        (f"v=DKIM1; k=ed25519; t=y:s; p={P}", "it is marked as a test"),
+        ("v=DKIM1; k=ed25519; h=sha1; p={p}", "it does not allow SHA-256"),
+        ("v=DKIM1; k=ed25519; s=tlsrpt; p={p}", "it is not for mail"),
+        ("v=DKIM1; k=ed25519; t=y:s; p={p}", "it is marked as a test"),
         ("nonsense", "it is malformed at 'nonsense'"),
     ],
 )
 def test_dkim_published_record_is_judged_as_a_verifier_does(published: str, fault: str) -> None:
-    found = compare_record(published, ED25519)
+    found = compare_record(published.replace("{p}", ED25519.public), ED25519)
     assert found.startswith(fault) and bool(found) == bool(fault)
 
 
