@@ -111,7 +111,7 @@ def test_dkim_record_is_split_into_strings_of_255_octets() -> None:
     ("published", "fault"),
     [
         ("p={p}; k=ed25519", ""),
-        (" k = ed25519 ; p= {p[:9]};; n=a note; h=sha1:sha256; s=email; t=s;", ""),
+        (" k = ed25519 ; p = {p};; n=a note; h=sha1:sha256; s=email; t=s;", ""),
         ("v=DKIM2; k=ed25519; p={p}", "it is no DKIM record: v=DKIM2"),
         ("v=DKIM1; k=ed25519; p=", "its p= is empty"),
         ("v=DKIM1; k=ed25519", "it has no p="),
