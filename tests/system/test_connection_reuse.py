@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 
+import pytest
+
 from tests.system.conftest import Start
 
 
@@ -43,6 +45,7 @@ async def test_idle_connection_takes_the_next_message(start: Start) -> None:
     ]
 
 
+@pytest.mark.client_row("C89")
 async def test_connection_that_died_while_idle_costs_nothing(start: Start) -> None:
     system = await start(RELAY_WORKER_IDLE_SESSION="20s")
     await system.until_delivered(await system.submit(["ann@shop.test"]))

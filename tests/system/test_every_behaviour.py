@@ -86,6 +86,7 @@ WAITING = {
 }
 
 
+@pytest.mark.client_row("C41", "C73", "C74", "C75", "C98")
 async def test_each_behaviour_leads_to_its_end(start: Start) -> None:
     system = await start(workers=0, **HASTY)
     system.expects("site.breaker")
@@ -117,6 +118,7 @@ async def until_waiting(system: System, queue_id: str, address: str, reason: str
 
 
 @pytest.mark.parametrize("reply", ["521 5.3.2 No mail here", "556 5.1.10 No mail here"])
+@pytest.mark.client_row("C3")
 async def test_site_whose_every_host_takes_no_mail_at_all_fails_it(
     system: System, reply: str
 ) -> None:

@@ -1,5 +1,7 @@
 """Mail never goes to ourselves: told by the name of the host, at the latest by the hops it made."""
 
+import pytest
+
 from tests.support.ports import free_port
 from tests.system.conftest import Start
 
@@ -17,6 +19,7 @@ smarthost = "smtp://plain.out.test:{smtp_port}"
 """
 
 
+@pytest.mark.client_row("C10")
 async def test_mx_host_that_gives_our_own_name_is_a_loop_and_fails(start: Start) -> None:
     system = await start(RELAY_DELIVERY_HOSTNAME="MX1.shop.test")
     system.expects("session.loop")

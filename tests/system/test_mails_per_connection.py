@@ -21,6 +21,7 @@ async def test_our_limit_opens_a_new_connection(start: Start) -> None:
 
 
 @pytest.mark.parametrize("domain", ["mails3.test", "nopipelining.mails3.test"])
+@pytest.mark.client_row("C92")
 async def test_receivers_limit_costs_no_attempt(start: Start, domain: str) -> None:
     system = await start(workers=0, RELAY_FILES_SHAPING=UNSHAPED)
     addresses = [f"reader{n}@{domain}" for n in range(10)]

@@ -6,6 +6,7 @@ from tests.support.system import System
 from tests.system.conftest import Start
 
 
+@pytest.mark.client_row("C71")
 async def test_recipients_over_the_receivers_limit_go_at_once_in_further_transactions(
     system: System,
 ) -> None:
@@ -25,6 +26,7 @@ async def test_recipients_over_the_receivers_limit_go_at_once_in_further_transac
 
 
 @pytest.mark.parametrize("code", ["452 4.5.3", "552 5.5.3"])
+@pytest.mark.client_row("C72")
 async def test_first_recipient_refused_as_one_too_many_is_deferred_not_looped(
     system: System, code: str
 ) -> None:

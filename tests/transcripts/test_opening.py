@@ -9,6 +9,7 @@ from relay.smtp.states import State
 pytestmark = three_ways
 
 
+@pytest.mark.client_row("C1")
 def test_greeting_that_is_not_smtp_breaks_the_session(way: str) -> None:
     played = play("S: bogus", way, Talker())
     assert isinstance(played.broken, RemoteProtocolError)
@@ -16,6 +17,7 @@ def test_greeting_that_is_not_smtp_breaks_the_session(way: str) -> None:
     assert not played.client.is_usable
 
 
+@pytest.mark.client_row("C2")
 def test_greeting_followed_by_eof_is_a_lost_connection(way: str) -> None:
     played = play("EOF", way, Talker())
     assert isinstance(played.broken, ConnectionLost)
@@ -23,16 +25,19 @@ def test_greeting_followed_by_eof_is_a_lost_connection(way: str) -> None:
 
 
 @pytest.mark.parametrize("code", [450, 521, 554])
+@pytest.mark.client_row("C3", "C8")
 def test_greeting_refusal_is_reported_and_quit_said(way: str, code: int) -> None:
     played = play(f"S: {code} go away\nC: QUIT\nS: 221 bye", way, Talker())
     assert [reply.code for reply in played.answers] == [code, 221]
     assert played.client.state is State.CLOSED
 
 
+@pytest.mark.client_row("C4")
 def test_greeting_with_four_digits_is_not_220(way: str) -> None:
     assert isinstance(play("S: 2200 mx", way, Talker()).broken, RemoteProtocolError)
 
 
+@pytest.mark.client_row("C5")
 def test_greeting_of_several_lines_is_read_to_its_end_before_acting(way: str) -> None:
     script = """
     S: 554-mx.test
@@ -44,6 +49,7 @@ def test_greeting_of_several_lines_is_read_to_its_end_before_acting(way: str) ->
     assert played.answers[0].lines == ("mx.test", "no", "service")
 
 
+@pytest.mark.client_row("C6")
 def test_greeting_may_end_in_a_bare_code(way: str) -> None:
     script = """
     S: 220-one
@@ -56,6 +62,7 @@ def test_greeting_may_end_in_a_bare_code(way: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["250", "250 "])
+@pytest.mark.client_row("C7")
 def test_replies_without_text_are_accepted(way: str, line: str) -> None:
     script = f"""
     S: 220
@@ -78,12 +85,14 @@ def test_replies_without_text_are_accepted(way: str, line: str) -> None:
     assert played.finished[0].final is not None
 
 
+@pytest.mark.client_row("C9")
 def test_greeting_hidden_by_a_firewall_is_a_greeting(way: str) -> None:
     script = "S: 220 ****************\nC: EHLO relay.test"
     assert play(script, way, Talker()).broken is None
 
 
 @pytest.mark.parametrize("code", [500, 501, 502, 503, 504])
+@pytest.mark.client_row("C23")
 def test_ehlo_unknown_leads_to_helo_without_extensions(way: str, code: int) -> None:
     script = f"""
     S: 220 mx.test
@@ -109,29 +118,34 @@ def test_ehlo_unknown_leads_to_helo_without_extensions(way: str, code: int) -> N
     assert played.client.server_name == "mx.test"
 
 
+@pytest.mark.client_row("C24")
 def test_ehlo_refused_for_good_does_not_lead_to_helo(way: str) -> None:
     script = "S: 220 mx\nC: EHLO relay.test\nS: 550 not you\nC: QUIT\nEOF"
     played = play(script, way, Talker())
     assert [reply.code for reply in played.answers] == [220, 550]
 
 
+@pytest.mark.client_row("C24")
 def test_helo_that_meets_eof_is_a_lost_connection(way: str) -> None:
     script = "S: 220 mx\nC: EHLO relay.test\nS: 502 no\nC: HELO relay.test\nEOF"
     assert isinstance(play(script, way, Talker()).broken, ConnectionLost)
 
 
+@pytest.mark.client_row("C25")
 def test_ehlo_421_ends_the_session_without_helo(way: str) -> None:
     played = play("S: 220 mx\nC: EHLO relay.test\nS: 421 busy", way, Talker())
     assert isinstance(played.broken, ConnectionLost)
     assert played.answers[-1].code == 421
 
 
+@pytest.mark.client_row("C26")
 def test_ehlo_of_one_line_offers_nothing(way: str) -> None:
     played = play("S: 220 mx\nC: EHLO relay.test\nS: 250 mx\nC: QUIT", way, Talker())
     assert not played.client.extensions.pipelining
     assert not played.client.extensions.size
 
 
+@pytest.mark.client_row("C19")
 def test_surplus_reply_without_pipelining_breaks_the_session(way: str) -> None:
     script = "S!: 220 mx\\r\\n250 surplus\\r\\n"
     played = play(script, "merged" if way == "replies" else way, Talker(quits=False))
@@ -139,11 +153,13 @@ def test_surplus_reply_without_pipelining_breaks_the_session(way: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["850 x", "150 x", "000 x", "25 x", "250_x", "", "2b0 x"])
+@pytest.mark.client_row("C21")
 def test_reply_that_is_no_reply_breaks_the_session(way: str, line: str) -> None:
     script = f"S: 220 mx\nC: EHLO relay.test\nS: {line}"
     assert isinstance(play(script, way, Talker()).broken, RemoteProtocolError)
 
 
+@pytest.mark.client_row("C17")
 def test_replies_ended_by_lf_alone_are_accepted(way: str) -> None:
     script = """
     S!: 220 mx\\n

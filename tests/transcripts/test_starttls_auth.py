@@ -22,6 +22,7 @@ S: 250-mx
 """
 
 
+@pytest.mark.client_row("C35")
 def test_capabilities_before_tls_are_forgotten(way: str) -> None:
     script = """
     S: 220 mx
@@ -44,6 +45,7 @@ def test_capabilities_before_tls_are_forgotten(way: str) -> None:
     assert played.client.server_name == "mx.inside"
 
 
+@pytest.mark.client_row("C36")
 def test_octets_behind_the_starttls_reply_are_never_read_as_replies(way: str) -> None:
     script = """
     S: 220 mx
@@ -59,6 +61,7 @@ def test_octets_behind_the_starttls_reply_are_never_read_as_replies(way: str) ->
 
 
 @pytest.mark.parametrize("code", [454, 502])
+@pytest.mark.client_row("C37")
 def test_starttls_refused_leaves_the_session_usable_in_clear(way: str, code: int) -> None:
     script = f"""
     S: 220 mx
@@ -84,6 +87,7 @@ def test_auth_plain_authenticates_in_one_round_trip(way: str) -> None:
     assert play(script, way, talker).answers[-1].code == 235
 
 
+@pytest.mark.client_row("C28")
 def test_auth_login_answers_two_challenges(way: str) -> None:
     script = f"""{HELLO}
     S: 250 AUTH=LOGIN
@@ -117,6 +121,7 @@ def test_auth_secrets_are_not_in_the_transcript(way: str) -> None:
     assert "AUTH LOGIN" in text
 
 
+@pytest.mark.client_row("C48")
 def test_auth_refused_keeps_all_lines_of_the_reply(way: str) -> None:
     script = f"""{HELLO}
     S: 250 AUTH PLAIN
@@ -131,6 +136,7 @@ def test_auth_refused_keeps_all_lines_of_the_reply(way: str) -> None:
 
 
 @pytest.mark.parametrize("challenge", ["334 ***", "334-VXNl\nS: 334 cm5h"])
+@pytest.mark.client_row("C49")
 def test_challenge_that_is_no_base64_is_cancelled(way: str, challenge: str) -> None:
     script = f"""{HELLO}
     S: 250 AUTH LOGIN
@@ -145,6 +151,7 @@ def test_challenge_that_is_no_base64_is_cancelled(way: str, challenge: str) -> N
     assert played.problems[2].startswith("AUTH LOGIN: ")
 
 
+@pytest.mark.client_row("C49")
 def test_challenge_after_everything_was_said_is_cancelled(way: str) -> None:
     script = f"""{HELLO}
     S: 250 AUTH PLAIN
@@ -158,6 +165,7 @@ def test_challenge_after_everything_was_said_is_cancelled(way: str) -> None:
 
 
 @pytest.mark.parametrize("reply", ["235 fine", "334 again"])
+@pytest.mark.client_row("C49")
 def test_cancelled_auth_answered_by_success_breaks_the_session(way: str, reply: str) -> None:
     script = f"""{HELLO}
     S: 250 AUTH LOGIN
@@ -170,6 +178,7 @@ def test_cancelled_auth_answered_by_success_breaks_the_session(way: str, reply: 
     assert isinstance(played.broken, RemoteProtocolError)
 
 
+@pytest.mark.client_row("C50")
 def test_empty_initial_response_is_an_equals_sign(way: str) -> None:
     class Empty(Plain):
         def initial_response(self) -> bytes:
@@ -179,11 +188,13 @@ def test_empty_initial_response_is_an_equals_sign(way: str) -> None:
     play(script, way, Talker(mechanism=Empty(SECRET), is_private=True))
 
 
+@pytest.mark.client_row("C50")
 def test_no_initial_response_leaves_no_trailing_space(way: str) -> None:
     script = f"{HELLO}S: 250 AUTH LOGIN\nC: AUTH LOGIN\nS: 535 no\nC: QUIT"
     play(script, way, Talker(mechanism=Login(SECRET), is_private=True))
 
 
+@pytest.mark.client_row("C46")
 def test_auth_on_a_clear_path_is_refused_before_any_octet(way: str) -> None:
     client = Client("relay.test")
     client.receive(b"220 mx\r\n")

@@ -35,6 +35,7 @@ def lines(*parts: str) -> str:
     return "\n".join(line.strip() for part in parts for line in part.split("\n") if line.strip(" "))
 
 
+@pytest.mark.client_row("C74")
 def test_envelope_leaves_in_one_piece_when_pipelining_is_offered(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -91,6 +92,7 @@ def test_without_pipelining_all_refused_sends_no_data(way: str) -> None:
 
 
 @pytest.mark.parametrize("code", [451, 550])
+@pytest.mark.client_row("C64", "C90")
 def test_mail_refused_asks_for_no_recipient_and_resets_before_the_next(way: str, code: int) -> None:
     script = lines(
         PLAIN,
@@ -114,6 +116,7 @@ def test_mail_refused_asks_for_no_recipient_and_resets_before_the_next(way: str,
     assert second.final is not None
 
 
+@pytest.mark.client_row("C65")
 def test_mail_refused_then_eof_keeps_the_refusal(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -130,6 +133,7 @@ def test_mail_refused_then_eof_keeps_the_refusal(way: str) -> None:
     assert isinstance(played.broken, ConnectionLost)
 
 
+@pytest.mark.client_row("C66")
 def test_recipient_refused_then_eof_keeps_the_refusal(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -145,6 +149,7 @@ def test_recipient_refused_then_eof_keeps_the_refusal(way: str) -> None:
     assert isinstance(played.broken, ConnectionLost)
 
 
+@pytest.mark.client_row("C67")
 def test_mixed_recipients_get_their_own_replies_and_the_content_goes_once(way: str) -> None:
     paths = ("a@mx.test", "b@mx.test", "c@mx.test", "d@mx.test")
     script = lines(
@@ -167,6 +172,7 @@ def test_mixed_recipients_get_their_own_replies_and_the_content_goes_once(way: s
 
 
 @pytest.mark.parametrize("code", [503, 554])
+@pytest.mark.client_row("C68")
 def test_all_refused_and_data_refused_ends_the_transaction(way: str, code: int) -> None:
     script = lines(
         PIPELINING,
@@ -184,6 +190,7 @@ def test_all_refused_and_data_refused_ends_the_transaction(way: str, code: int) 
 
 
 @pytest.mark.parametrize("final", ["250 queued", "550 nothing there", "451 x"])
+@pytest.mark.client_row("C69", "C70")
 def test_all_refused_and_354_gets_a_lone_dot_that_delivers_nothing(way: str, final: str) -> None:
     script = lines(
         PIPELINING,
@@ -221,6 +228,7 @@ def test_mail_refused_and_recipient_accepted_breaks_the_session(way: str) -> Non
     assert not played.exchanges[0].dot_sent
 
 
+@pytest.mark.client_row("C76")
 def test_recipient_421_ends_the_session_with_the_rest_unanswered(way: str) -> None:
     paths = ("a@mx.test", "b@mx.test", "c@mx.test")
     script = lines(
@@ -237,6 +245,7 @@ def test_recipient_421_ends_the_session_with_the_rest_unanswered(way: str) -> No
     assert isinstance(played.broken, ConnectionLost)
 
 
+@pytest.mark.client_row("C76")
 def test_recipient_421_without_pipelining_asks_nothing_more(way: str) -> None:
     script = lines(
         PLAIN,
@@ -250,6 +259,7 @@ def test_recipient_421_without_pipelining_asks_nothing_more(way: str) -> None:
     assert not played.client.is_usable
 
 
+@pytest.mark.client_row("C77")
 def test_malformed_recipient_reply_breaks_everything_after_it(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -270,6 +280,7 @@ def test_malformed_recipient_reply_breaks_everything_after_it(way: str) -> None:
 
 
 @pytest.mark.parametrize("code", [451, 550])
+@pytest.mark.client_row("C79", "C90")
 def test_data_refused_ends_the_transaction_and_resets_before_the_next(way: str, code: int) -> None:
     script = lines(
         PIPELINING,
@@ -288,6 +299,7 @@ def test_data_refused_ends_the_transaction_and_resets_before_the_next(way: str, 
     assert codes([played.finished[0].data]) == [code]
 
 
+@pytest.mark.client_row("C89")
 def test_reset_refused_breaks_the_session(way: str) -> None:
     script = lines(
         PLAIN,
@@ -304,6 +316,7 @@ def test_reset_refused_breaks_the_session(way: str) -> None:
 @pytest.mark.parametrize(
     ("mail", "data"), [("354 go", "354 go"), ("250 ok", "250 ok"), ("850 x", "354 go")]
 )
+@pytest.mark.client_row("C21", "C22")
 def test_reply_of_the_wrong_kind_breaks_the_session(way: str, mail: str, data: str) -> None:
     script = lines(
         PIPELINING,
@@ -320,6 +333,7 @@ def test_reply_of_the_wrong_kind_breaks_the_session(way: str, mail: str, data: s
 
 
 @pytest.mark.parametrize("code", [299, 452, 499, 552, 554, 599])
+@pytest.mark.client_row("C20", "C86")
 def test_final_reply_is_kept_whatever_its_last_digits(way: str, code: int) -> None:
     script = lines(
         PIPELINING,
@@ -332,6 +346,7 @@ def test_final_reply_is_kept_whatever_its_last_digits(way: str, code: int) -> No
     assert codes([exchange.final]) == [code]
 
 
+@pytest.mark.client_row("C83")
 def test_eof_after_the_dot_is_uncertain(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -349,6 +364,7 @@ def test_eof_after_the_dot_is_uncertain(way: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["S: 500 what?", "EOF"])
+@pytest.mark.client_row("C84", "C87")
 def test_whatever_answers_quit_does_not_matter(way: str, ending: str) -> None:
     script = lines(
         PIPELINING,
@@ -361,6 +377,7 @@ def test_whatever_answers_quit_does_not_matter(way: str, ending: str) -> None:
     assert codes([exchange.final]) == [250]
 
 
+@pytest.mark.client_row("C88")
 def test_next_envelope_leaves_directly_behind_the_final_dot(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -397,6 +414,7 @@ def test_final_421_leaves_the_next_envelope_unanswered(way: str) -> None:
     assert isinstance(played.broken, ConnectionLost)
 
 
+@pytest.mark.client_row("C19")
 def test_surplus_reply_after_a_transaction_breaks_the_session_not_the_delivery(way: str) -> None:
     script = lines(
         PIPELINING,
@@ -410,6 +428,7 @@ def test_surplus_reply_after_a_transaction_breaks_the_session_not_the_delivery(w
     assert isinstance(played.broken, RemoteProtocolError)
 
 
+@pytest.mark.client_row("C31")
 def test_message_above_the_size_limit_is_not_offered(way: str) -> None:
     script = lines("S: 220 mx\nC: EHLO relay.test\nS: 250-mx\nS: 250 SIZE 10\nC: QUIT")
     [exchange] = play(script, way, Talker(transactions=[transaction()])).finished
@@ -449,11 +468,13 @@ def test_parameters_are_sent_only_as_offered_and_needed(way: str) -> None:
     play(script, way, Talker(transactions=[eight]))
 
 
+@pytest.mark.client_row("C62")
 def test_eight_bit_content_goes_as_it_is_where_8bitmime_is_not_offered(way: str) -> None:
     script = lines(PLAIN, "C: MAIL FROM:<a@relay.test>")
     play(script, way, Talker(transactions=[transaction(content=b"\xff", is_8bit=True)]))
 
 
+@pytest.mark.client_row("C63")
 def test_non_ascii_recipient_without_smtputf8_puts_nothing_on_the_wire(way: str) -> None:
     script = lines(PLAIN, "C: QUIT")
     [exchange] = play(script, way, Talker(transactions=[transaction("ü@mx.test")])).finished
@@ -462,6 +483,7 @@ def test_non_ascii_recipient_without_smtputf8_puts_nothing_on_the_wire(way: str)
     assert exchange.mail.enhanced == "5.6.7"
 
 
+@pytest.mark.client_row("C59")
 def test_content_with_nul_puts_nothing_on_the_wire(way: str) -> None:
     script = lines(PLAIN, "C: QUIT")
     talker = Talker(transactions=[transaction(content=b"a\0b")])
@@ -470,6 +492,7 @@ def test_content_with_nul_puts_nothing_on_the_wire(way: str) -> None:
     assert exchange.mail.enhanced == "5.6.0"
 
 
+@pytest.mark.client_row("C53", "C54", "C55")
 def test_smuggling_attempts_arrive_as_one_message(way: str) -> None:
     content = b"a\n.\r\nb\r.\r\nc\n.\nd\r\n.\ne\r\n.\rMAIL FROM:<x>\r\n.f\r\n.\r\n"
     script = lines(

@@ -41,6 +41,7 @@ def test_path_may_be_quoted(path: str) -> None:
         "a@b\ud800",
     ],
 )
+@pytest.mark.client_row("C51", "C52")
 def test_path_that_would_end_early_is_refused(path: str) -> None:
     for build in (command.mail, command.rcpt):
         with pytest.raises(LocalProtocolError):
@@ -53,6 +54,7 @@ def test_forward_path_is_not_empty() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\r\nMAIL", "a\0", "ü.test", "a\n"])
+@pytest.mark.client_row("C51")
 def test_hello_name_that_would_end_early_is_refused(name: str) -> None:
     with pytest.raises(LocalProtocolError):
         command.hello("EHLO", name)
@@ -74,6 +76,7 @@ def test_auth_line_has_a_limit() -> None:
 
 
 @given(st.text(max_size=40))
+@pytest.mark.client_row("C51", "C52")
 def test_no_path_ever_makes_more_than_one_line(path: str) -> None:
     try:
         line = command.rcpt(path)

@@ -50,6 +50,7 @@ def reference_normalize(content: bytes) -> bytes:
 
 
 @given(tricky)
+@pytest.mark.client_row("C53")
 def test_normalize_equals_the_octet_by_octet_reference(content: bytes) -> None:
     assert normalize(content) == reference_normalize(content)
 
@@ -63,6 +64,7 @@ def test_normalized_content_is_normal_and_stays_the_same_object(content: bytes) 
 
 
 @given(tricky)
+@pytest.mark.client_row("C56")
 def test_encoded_content_is_the_same_at_every_split(content: bytes) -> None:
     whole = wire(content)
     for split in range(len(content) + 1):
@@ -89,6 +91,7 @@ def test_nothing_bare_leaves_and_the_receiver_gets_one_message(content: bytes) -
 
 
 @pytest.mark.parametrize("end", [b"\n.\r\n", b"\r.\r\n", b"\n.\n", b"\r\n.\n", b"\r\n.\r"])
+@pytest.mark.client_row("C54")
 def test_smuggled_end_of_data_arrives_as_content(end: bytes) -> None:
     assert receive(wire(b"a" + end + b"MAIL FROM:<x>\r\n")).count(b".\r\n") == 1
 
@@ -106,6 +109,7 @@ def test_smuggled_end_of_data_arrives_as_content(end: bytes) -> None:
         (b"a\r\r\n", b"a\r\n\r\n.\r\n"),
     ],
 )
+@pytest.mark.client_row("C55", "C57", "C58")
 def test_last_line_and_first_dot_are_completed_once(content: bytes, octets: bytes) -> None:
     assert wire(content) == octets
 

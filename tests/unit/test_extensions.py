@@ -10,6 +10,7 @@ def offered(*lines: str) -> Extensions:
     return parse_extensions(Reply(250, None, ("mx.test greets you", *lines), "EHLO"))
 
 
+@pytest.mark.client_row("C27")
 def test_keywords_are_read_in_any_case_and_unknown_ones_ignored() -> None:
     extensions = offered("pipelining", "8BitMime", "X-WHATEVER 1 2", "EnhancedStatusCodes", "dsn")
     assert extensions.pipelining
@@ -25,6 +26,7 @@ def test_first_line_is_a_name_not_a_keyword() -> None:
 
 
 @pytest.mark.parametrize("line", ["AUTH LOGIN PLAIN", "AUTH=LOGIN PLAIN", "auth=login plain"])
+@pytest.mark.client_row("C28")
 def test_auth_is_read_in_both_forms(line: str) -> None:
     assert offered(line).auth == {"LOGIN", "PLAIN"}
 
@@ -34,6 +36,7 @@ def test_auth_in_both_forms_at_once_is_one_list() -> None:
 
 
 @pytest.mark.parametrize("line", ["AUTH PLAINX", "AUTH", "AUTH ", "AUTHPLAIN PLAIN"])
+@pytest.mark.client_row("C29")
 def test_auth_tokens_match_exactly(line: str) -> None:
     assert "PLAIN" not in offered(line).auth
 
@@ -50,6 +53,7 @@ def test_auth_tokens_match_exactly(line: str) -> None:
         ("SIZE 999999999999999999999", None),
     ],
 )
+@pytest.mark.client_row("C30")
 def test_size_limit_is_a_positive_number_or_none(line: str, limit: int | None) -> None:
     extensions = offered(line)
     assert extensions.size
@@ -72,11 +76,13 @@ def test_limits_are_read() -> None:
 
 
 @pytest.mark.parametrize("line", ["LIMITS RCPTMAX=1 rcptmax=2", "LIMITS RCPTMAX=1 MAILMAX"])
+@pytest.mark.client_row("C33")
 def test_limits_with_bad_syntax_are_void(line: str) -> None:
     assert offered(line).rcpt_max is None
 
 
 @pytest.mark.parametrize("value", ["0", "x", "-1", "1234567", ""])
+@pytest.mark.client_row("C33")
 def test_limit_with_a_bad_value_is_void_alone(value: str) -> None:
     extensions = offered(f"LIMITS RCPTMAX={value} MAILMAX=5")
     assert extensions.rcpt_max is None

@@ -97,6 +97,7 @@ async def planned(
     return plan
 
 
+@pytest.mark.client_row("C98")
 async def test_plan_tries_hosts_by_preference_and_both_families_in_turn(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
@@ -296,6 +297,7 @@ async def test_hosts_that_vanish_after_routing_end_as_a_verdict(
         ("localhost.localdomain", "", ""),
     ],
 )
+@pytest.mark.client_row("C10")
 async def test_own_name_means_a_loop_on_the_port_of_mx_hosts(
     resolver: Resolver, dns_server: ScriptedDns, hostname: str, smarthost: str, expected: str
 ) -> None:

@@ -112,11 +112,13 @@ def test_too_many_recipients_after_rcpt_does_not_loop_at_once(command: str) -> N
 
 
 @pytest.mark.parametrize("code", [100, 0, 850, 600, 354, 334])
+@pytest.mark.client_row("C21")
 def test_reply_that_is_none_defers_and_drops_the_connection(code: int) -> None:
     verdict = classify_reply(Reply(code, None, ("?",), "RCPT"))
     assert summary(verdict) == ("transient", "connection", "protocol_error")
 
 
+@pytest.mark.client_row("C22")
 def test_positive_reply_to_data_is_a_protocol_error() -> None:
     assert classify_reply(reply("250 ok", "DATA")).reason == "protocol_error"
     assert classify_reply(reply("354 go", "DATA")).severity is Severity.SUCCESS
@@ -150,6 +152,7 @@ def test_refusal_before_mail_concerns_the_host_and_never_bounces(command: str, c
 
 
 @pytest.mark.parametrize("code", [521, 556])
+@pytest.mark.client_row("C3")
 def test_greeting_of_a_host_without_mail_is_permanent_for_that_host(code: int) -> None:
     verdict = classify_reply(reply(f"{code} no mail here", "greeting"))
     assert summary(verdict) == ("permanent", "host", "host_refuses_mail")
@@ -255,6 +258,7 @@ _PROVIDERS = st.sampled_from([None, "google", "microsoft", "yahoo", "apple", "el
 
 
 @given(_CODES, _STATUSES, _TEXTS, st.sampled_from(["MAIL", "RCPT", "end-of-data"]), _PROVIDERS)
+@pytest.mark.client_row("C20")
 def test_severity_follows_the_first_digit_unless_a_rule_is_soft(
     code: int, status: str | None, text: str, command: str, provider: str | None
 ) -> None:
@@ -404,6 +408,7 @@ def test_resolution_failure_concerns_the_domain(exc: Exception, severity: str, r
         ("auth", None, ConnectionLost("eof"), "host", "connection_lost"),
     ],
 )
+@pytest.mark.client_row("C2", "C8", "C24")
 def test_session_failure_is_never_about_a_message(
     phase: str, text: str | None, cause: Exception | None, scope: str, reason: str
 ) -> None:
@@ -421,12 +426,14 @@ def test_delivery_follows_the_answer_to_the_dot() -> None:
     assert verdict.reply == Answers().final
 
 
+@pytest.mark.client_row("C64")
 def test_refused_mail_concerns_every_recipient() -> None:
     answers = Answers(mail=reply("550 no", "MAIL"), replies=(None, None), data=None, final=None)
     verdicts = classify_transaction(answers)
     assert [v.severity for v in verdicts] == [Severity.PERMANENT] * 2
 
 
+@pytest.mark.client_row("C65")
 def test_refused_mail_that_was_read_wins_over_a_lost_connection() -> None:
     answers = Answers(
         mail=reply("550 no", "MAIL"),
@@ -439,6 +446,7 @@ def test_refused_mail_that_was_read_wins_over_a_lost_connection() -> None:
     assert classify_transaction(answers)[0].severity is Severity.PERMANENT
 
 
+@pytest.mark.client_row("C66")
 def test_refused_rcpt_that_was_read_wins_over_a_lost_connection() -> None:
     answers = Answers(
         replies=(reply("554 no"), None),
@@ -469,12 +477,14 @@ def test_what_we_judged_ourselves_is_nobodys_reply(text: str, reason: str) -> No
     assert first.text == f"It was not sent: {text[10:]}."
 
 
+@pytest.mark.client_row("C67")
 def test_each_recipient_follows_its_own_reply() -> None:
     replies = (reply("250 ok"), reply("451 x"), reply("550 x"), reply("250 ok"))
     verdicts = classify_transaction(Answers(replies=replies))
     assert [v.severity.value for v in verdicts] == ["success", "transient", "permanent", "success"]
 
 
+@pytest.mark.client_row("C68", "C70")
 def test_all_refused_recipients_keep_their_replies_whatever_data_says() -> None:
     refused = (reply("550 x"), reply("450 x"))
     for data, final in [("503 no", None), ("554 no", None), ("354 go", "250 ok")]:
@@ -487,6 +497,7 @@ def test_all_refused_recipients_keep_their_replies_whatever_data_says() -> None:
         assert [v.severity.value for v in verdicts] == ["permanent", "transient"]
 
 
+@pytest.mark.client_row("C71", "C73")
 def test_one_recipient_too_many_goes_into_the_next_transaction() -> None:
     replies = (reply("250 ok"), reply("452 4.5.3 x"), reply("552 x"), reply("250 ok"))
     verdicts = classify_transaction(Answers(replies=replies))
@@ -496,6 +507,7 @@ def test_one_recipient_too_many_goes_into_the_next_transaction() -> None:
 @pytest.mark.parametrize(
     ("text", "severity"), [("452 4.5.3 x", "transient"), ("552 x", "transient")]
 )
+@pytest.mark.client_row("C72")
 def test_first_recipient_too_many_is_deferred_not_repeated_at_once(
     text: str, severity: str
 ) -> None:
@@ -507,6 +519,7 @@ def test_first_recipient_too_many_is_deferred_not_repeated_at_once(
     )
 
 
+@pytest.mark.client_row("C76")
 def test_421_at_rcpt_speaks_for_the_recipients_after_it() -> None:
     answers = Answers(
         replies=(reply("250 ok"), reply("421 closing"), None),
@@ -523,6 +536,7 @@ def test_421_at_rcpt_speaks_for_the_recipients_after_it() -> None:
     ]
 
 
+@pytest.mark.client_row("C77")
 def test_garbage_among_the_replies_delivers_to_nobody() -> None:
     answers = Answers(
         replies=(reply("250 ok"), None),
@@ -536,6 +550,7 @@ def test_garbage_among_the_replies_delivers_to_nobody() -> None:
 
 
 @pytest.mark.parametrize(("text", "severity"), [("451 x", "transient"), ("550 x", "permanent")])
+@pytest.mark.client_row("C79")
 def test_refused_data_concerns_the_accepted_recipients(text: str, severity: str) -> None:
     answers = Answers(
         replies=(reply("250 ok"), reply("450 x")),
@@ -569,6 +584,7 @@ def test_acceptance_stands_when_the_connection_ends_after_it() -> None:
     assert classify_transaction(answers)[0].severity is Severity.SUCCESS
 
 
+@pytest.mark.client_row("C83")
 def test_silence_after_the_dot_is_uncertain_for_accepted_recipients_only() -> None:
     answers = Answers(
         replies=(reply("250 ok"), reply("550 x")), final=None, broken=ConnectionLost("eof")

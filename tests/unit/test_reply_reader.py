@@ -53,6 +53,7 @@ def test_reply_without_text_is_a_reply(octets: bytes) -> None:
     assert one(octets) == Reply(250, None, ("",), "RCPT")
 
 
+@pytest.mark.client_row("C12")
 def test_text_that_begins_with_digits_is_text() -> None:
     assert one(b"250-234 Text\r\n250 OK\r\n").lines == ("234 Text", "OK")
 
@@ -96,6 +97,7 @@ def test_greeting_and_ehlo_have_no_enhanced_code() -> None:
         b"\xb2\xb5\xb0 x\r\n",
     ],
 )
+@pytest.mark.client_row("C1", "C4", "C11", "C21")
 def test_malformed_reply_is_refused_for_good(octets: bytes) -> None:
     reader = ReplyReader()
     reader.feed(octets)
@@ -107,11 +109,13 @@ def test_malformed_reply_is_refused_for_good(octets: bytes) -> None:
         reader.next_reply("RCPT")
 
 
+@pytest.mark.client_row("C16")
 def test_control_and_8_bit_octets_become_question_marks() -> None:
     assert one(b"550 a\x00b\x1bc\xffd\re\tf\r\n").text == "a?b?c?d?e f"
 
 
 @pytest.mark.parametrize("length", [512, 2048, LINE_OCTETS - 10])
+@pytest.mark.client_row("C13")
 def test_long_line_is_accepted_and_its_text_truncated(length: int) -> None:
     reply = one(b"550 " + b"x" * length + b"\r\n")
     assert reply.code == 550
@@ -119,6 +123,7 @@ def test_long_line_is_accepted_and_its_text_truncated(length: int) -> None:
 
 
 @pytest.mark.parametrize("ending", [b"", b"\r\n"])
+@pytest.mark.client_row("C14")
 def test_endless_line_is_refused(ending: bytes) -> None:
     reader = ReplyReader()
     with pytest.raises(RemoteProtocolError, match="longer than"):
@@ -131,6 +136,7 @@ def test_endless_line_is_refused(ending: bytes) -> None:
         reader.next_reply("RCPT")
 
 
+@pytest.mark.client_row("C15")
 def test_ten_thousand_lines_are_classified_by_code_with_bounded_text() -> None:
     reader = ReplyReader()
     reader.feed(b"550-no\r\n" * 10_000 + b"550 no\r\n")
@@ -197,6 +203,7 @@ def test_reader_survives_anything_in_bounded_memory(blocks: list[bytes]) -> None
 
 
 @given(st.lists(pieces, max_size=10))
+@pytest.mark.client_row("C18")
 def test_reader_does_not_depend_on_segments(blocks: list[bytes]) -> None:
     def outcome(segments: list[bytes]) -> list[object]:
         reader = ReplyReader()

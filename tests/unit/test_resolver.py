@@ -74,6 +74,7 @@ async def test_mx_hosts_come_best_first(resolver: Resolver, dns_server: Scripted
 
 
 @pytest.mark.parametrize("record", ["0 .", "10 ."])
+@pytest.mark.client_row("C94")
 async def test_null_mx_is_told_apart(
     resolver: Resolver, dns_server: ScriptedDns, record: str
 ) -> None:
@@ -108,6 +109,7 @@ async def test_mx_nxdomain_with_address_is_its_own_host(
 
 
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "NOTIMP", "FORMERR"])
+@pytest.mark.client_row("C93")
 async def test_failed_mx_is_temporary_and_never_falls_back_to_the_address(
     resolver: Resolver, dns_server: ScriptedDns, rcode: str
 ) -> None:
@@ -187,6 +189,7 @@ async def test_cname_chain_of_16_is_followed(
 
 
 @pytest.mark.parametrize("stepwise", [False, True])
+@pytest.mark.client_row("C95")
 async def test_cname_chain_of_17_is_temporary(
     resolver: Resolver, dns_server: ScriptedDns, stepwise: bool
 ) -> None:
@@ -195,6 +198,7 @@ async def test_cname_chain_of_17_is_temporary(
         await resolver.mx("c0.test")
 
 
+@pytest.mark.client_row("C95")
 async def test_cname_loop_is_temporary(resolver: Resolver, dns_server: ScriptedDns) -> None:
     dns_server.add("a.test", "CNAME", "b.test.")
     dns_server.add("b.test", "CNAME", "a.test.")

@@ -176,6 +176,7 @@ async def test_pool_is_one_that_the_workers_own(
     assert (await routed("a.test", resolver, settings)).lane.pool == "news"
 
 
+@pytest.mark.client_row("C96")
 async def test_dead_first_host_does_not_stand_in_the_way(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
@@ -189,6 +190,7 @@ async def test_dead_first_host_does_not_stand_in_the_way(
 # -- nowhere to go ---------------------------------------------------------------------------
 
 
+@pytest.mark.client_row("C94")
 async def test_domain_that_takes_no_mail_is_permanent_without_a_look_at_addresses(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
@@ -249,6 +251,7 @@ async def test_mx_that_is_an_address_is_refused(
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "0.0.0.0", "192.168.1.1", "224.0.0.1"]
 )
+@pytest.mark.client_row("C99")
 async def test_special_addresses_are_refused(
     resolver: Resolver, dns_server: ScriptedDns, address: str
 ) -> None:
@@ -259,6 +262,7 @@ async def test_special_addresses_are_refused(
     assert address in text
 
 
+@pytest.mark.client_row("C99")
 async def test_private_addresses_are_allowed_when_the_operator_says_so(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
@@ -270,6 +274,7 @@ async def test_private_addresses_are_allowed_when_the_operator_says_so(
     assert (await refused("c.test", resolver, PRIVATE))[2] == "no_usable_host"
 
 
+@pytest.mark.client_row("C99")
 async def test_mx_localhost_is_refused(resolver: Resolver, dns_server: ScriptedDns) -> None:
     dns_server.add("a.test", "MX", "10 localhost.")
     assert (await refused("a.test", resolver))[0] is Severity.PERMANENT
@@ -334,6 +339,7 @@ async def test_backup_waits_for_a_primary_that_does_not_resolve(
     assert "backup" in text
 
 
+@pytest.mark.client_row("C97")
 async def test_own_address_is_a_loop_on_port_25(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
@@ -350,6 +356,7 @@ async def test_own_address_is_a_loop_on_port_25(
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:2525", "0.0.0.0:2525"])
+@pytest.mark.client_row("C97")
 async def test_own_listener_is_a_loop(
     resolver: Resolver, dns_server: ScriptedDns, listen: str
 ) -> None:

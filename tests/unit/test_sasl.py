@@ -38,6 +38,7 @@ def test_nothing_in_common_is_refused(offered: set[str]) -> None:
 
 
 @pytest.mark.parametrize("account", [("a\0b", "c"), ("a", "b\0c"), ("", "c")])
+@pytest.mark.client_row("C51")
 def test_credentials_that_plain_cannot_carry_are_refused(account: tuple[str, str]) -> None:
     for mechanism in (Plain, Login):
         with pytest.raises(LocalProtocolError):

@@ -82,6 +82,7 @@ async def test_message_is_delivered_and_quit_said() -> None:
     assert "< 250 2.0.0 queued as 1" in result.dialogue
 
 
+@pytest.mark.client_row("C88")
 async def test_many_transactions_share_a_session_with_the_next_envelope_behind_the_dot() -> None:
     segments = []
 
@@ -278,6 +279,7 @@ async def test_peer_that_goes_while_before_dot_waits_gets_no_dot() -> None:
     assert not result.dot_sent
 
 
+@pytest.mark.client_row("C83")
 async def test_close_right_after_the_dot_is_uncertain() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -292,6 +294,7 @@ async def test_close_right_after_the_dot_is_uncertain() -> None:
     assert "! " in result.dialogue
 
 
+@pytest.mark.client_row("C84")
 async def test_accepted_then_closed_without_quit_is_delivered() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -303,6 +306,7 @@ async def test_accepted_then_closed_without_quit_is_delivered() -> None:
     assert result.broken is None
 
 
+@pytest.mark.client_row("C80")
 async def test_refusal_and_close_inside_the_content_is_a_refusal() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -317,6 +321,7 @@ async def test_refusal_and_close_inside_the_content_is_a_refusal() -> None:
     assert not result.dot_sent
 
 
+@pytest.mark.client_row("C80")
 async def test_refusal_and_reset_inside_the_content_is_a_refusal() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -344,6 +349,7 @@ async def test_connection_lost_inside_the_content_did_not_send_the_dot() -> None
     assert not result.dot_sent
 
 
+@pytest.mark.client_row("C81")
 async def test_server_that_stops_reading_meets_the_block_deadline_without_dot() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -407,6 +413,7 @@ async def test_each_phase_has_its_own_deadline(phase: str, timeouts: dict[str, f
     assert list(result.timings)[-1] == broken_in and result.timings[broken_in] > 0.05
 
 
+@pytest.mark.client_row("C18", "C82")
 async def test_deadline_is_per_reply_not_per_octet() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -455,6 +462,7 @@ async def test_opening_as_a_whole_has_a_deadline_too() -> None:
     assert failed.value.cause.phase == "attempt"
 
 
+@pytest.mark.client_row("C85")
 async def test_reply_to_the_dot_is_awaited_beyond_the_deadline_of_the_attempt() -> None:
     """The message may have been taken: to go away now would be to send it twice."""
 
@@ -585,6 +593,7 @@ async def test_transaction_on_a_session_that_died_idle_reports_nothing_sent() ->
         await session.close()
 
 
+@pytest.mark.client_row("C87")
 async def test_close_does_not_wait_longer_than_its_deadline() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -600,6 +609,7 @@ async def test_close_does_not_wait_longer_than_its_deadline() -> None:
 
 
 @pytest.mark.parametrize("answer", ["500 what?", "garbage", None])
+@pytest.mark.client_row("C87")
 async def test_whatever_answers_quit_close_is_silent(answer: str | None) -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING")
@@ -618,6 +628,7 @@ async def fail_to_open(server: ScriptedServer, how: Dialogue | None = None) -> S
     return caught.value
 
 
+@pytest.mark.client_row("C8")
 async def test_greeting_refused_is_a_failure_of_the_greeting_and_quit_is_said() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("554-no", "554 service")
@@ -711,6 +722,7 @@ async def test_credentials_are_used_on_loopback_without_tls_and_stay_out_of_the_
 
 
 @pytest.mark.parametrize("offer", ["AUTH PLAINX", "HELP"])
+@pytest.mark.client_row("C47")
 async def test_credentials_without_a_mechanism_in_common_fail_auth(offer: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.hello(offer)

@@ -80,6 +80,7 @@ async def deliver(session: Session) -> None:
     await session.close()
 
 
+@pytest.mark.client_row("C41")
 async def test_opportunistic_tls_accepts_any_certificate(folder: Path) -> None:
     expired = Certificate(folder, "other.test", days=-1)
     async with ScriptedServer(encrypted(expired)).running() as server:
@@ -103,6 +104,7 @@ async def test_verified_tls_takes_a_certificate_of_the_store_with_the_right_name
         await deliver(session)
 
 
+@pytest.mark.client_row("C40")
 async def test_verified_tls_refuses_another_name(trusted: Certificate) -> None:
     server = ScriptedServer(encrypted(trusted))
     async with server.running():
@@ -133,6 +135,7 @@ async def test_verified_tls_with_an_unreadable_store_fails_the_session(
 
 
 @pytest.mark.parametrize("policy", [TlsPolicy.REQUIRED, TlsPolicy.VERIFIED])
+@pytest.mark.client_row("C38")
 async def test_demanded_tls_is_asked_for_even_if_not_offered_and_never_done_without(
     policy: TlsPolicy,
 ) -> None:
@@ -154,6 +157,7 @@ async def test_demanded_tls_is_asked_for_even_if_not_offered_and_never_done_with
 
 
 @pytest.mark.parametrize("code", [454, 502])
+@pytest.mark.client_row("C37")
 async def test_opportunistic_tls_refused_goes_on_in_clear_on_the_same_session(code: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("PIPELINING", "STARTTLS")
@@ -168,6 +172,7 @@ async def test_opportunistic_tls_refused_goes_on_in_clear_on_the_same_session(co
     assert server.connections == 1
 
 
+@pytest.mark.client_row("C39")
 async def test_tls_off_ignores_the_offer() -> None:
     async with ScriptedServer(in_clear).running() as server:
         session = await opened(server, dialogue(TlsPolicy.OFF))
@@ -212,6 +217,7 @@ async def test_failed_opportunistic_handshake_is_followed_by_clear_text_once(scr
 
 
 @broken_handshakes
+@pytest.mark.client_row("C43")
 async def test_failed_demanded_handshake_is_never_followed_by_clear_text(script) -> None:
     server = ScriptedServer(script, in_clear)
     async with server.running():
@@ -230,6 +236,7 @@ async def test_failed_handshake_with_credentials_is_never_followed_by_clear_text
     assert server.connections == 1
 
 
+@pytest.mark.client_row("C45")
 async def test_hanging_handshake_meets_its_deadline_and_clear_text_follows() -> None:
     async def script(peer: Peer) -> None:
         await peer.hello("STARTTLS")
@@ -251,6 +258,7 @@ async def test_hanging_handshake_meets_its_deadline_and_clear_text_follows() -> 
 
 
 @pytest.mark.parametrize("policy", [TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRED])
+@pytest.mark.client_row("C36")
 async def test_octets_behind_the_starttls_reply_fail_the_connection(
     policy: TlsPolicy, good: Certificate
 ) -> None:
@@ -268,6 +276,7 @@ async def test_octets_behind_the_starttls_reply_fail_the_connection(
     assert server.connections == 1
 
 
+@pytest.mark.client_row("C36")
 async def test_octets_just_after_the_starttls_reply_never_become_replies(
     good: Certificate,
 ) -> None:
@@ -285,6 +294,7 @@ async def test_octets_just_after_the_starttls_reply_never_become_replies(
     assert failed.phase == "tls"
 
 
+@pytest.mark.client_row("C44")
 async def test_connection_lost_right_after_the_handshake_counts_as_tls_failure(
     good: Certificate,
 ) -> None:
@@ -398,6 +408,7 @@ async def test_large_content_and_early_refusal_work_inside_tls(good: Certificate
         await session.close()
 
 
+@pytest.mark.client_row("C42", "C43")
 async def test_tls_1_1_server_is_reached_in_clear_by_opportunistic_only() -> None:
     """A server that knows only TLS 1.1: played by an alert, since OpenSSL refuses to be one."""
 

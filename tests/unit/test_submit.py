@@ -180,6 +180,7 @@ def test_message_without_header_is_taken_by_smtp(content: bytes) -> None:
     assert body == (content.removeprefix(b"\r\n") if content.strip() else b"")
 
 
+@pytest.mark.client_row("C59")
 def test_two_from_fields_a_nul_and_a_loop_are_refused() -> None:
     assert codes(b"From: a@b.c\r\nFrom: d@e.f\r\n\r\n") == ["from.count"]
     assert codes(HEADER + b"\r\na\0b\r\n") == ["body.nul"]
@@ -187,6 +188,7 @@ def test_two_from_fields_a_nul_and_a_loop_are_refused() -> None:
     assert prepared(b"Received: x\r\n" * 49 + HEADER + b"\r\n")
 
 
+@pytest.mark.client_row("C60")
 def test_long_lines_pass_with_a_warning() -> None:
     submitter = Submitter(SETTINGS, MemoryAcceptor(), RouteTable())
     found = submitter.prepare(draft(HEADER + b"\r\n" + b"x" * 2000 + b"\r\n")).warnings
