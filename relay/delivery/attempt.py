@@ -65,15 +65,18 @@ async def send(
 ) -> Load | None:
     """One mail transaction; the next one's commands may leave with its final dot.
 
-    What of it is to be sent to another host at once comes back.
+    What of it is to be sent to another host, or on another connection, at once comes back.
     """
     if context.is_revoked(load) and not carrier.is_promised(load):
         await context.settle(ready_again([load], GIVEN_BACK), [])
         return None
+    if not carrier.takes(load):
+        return load
     result = await carrier.send(load, following)
-    verdicts = classify_transaction(
-        result, provider=carrier.plan.provider or None, rules=context.rules
-    )
+    provider = carrier.plan.provider or None
+    verdicts = classify_transaction(result, provider=provider, rules=context.rules)
+    if not (is_done := all(verdict.severity is Severity.SUCCESS for verdict in verdicts)):
+        carrier.weigh(load, verdicts)
     facts = context.facts(
         carrier.plan,
         remote=carrier.remote,
@@ -82,7 +85,7 @@ async def send(
         timings=result.timings,
         session_id=carrier.session_id,
         connect_s=carrier.connect_s,
-        dialogue="" if all(v.severity is Severity.SUCCESS for v in verdicts) else result.dialogue,
+        dialogue="" if is_done else result.dialogue,
         has_other_host=carrier.has_other_host(load),
     )
     again, outcomes = conclude(load, verdicts, facts)

@@ -5,14 +5,16 @@ every few successes while the window of feedback is what keeps mail waiting.
 """
 
 import time
+from collections import deque
 
 import msgspec
 import structlog
 
 from relay.delivery.context import Context
+from relay.delivery.host_limits import HostLimits
 from relay.delivery.lanes import SLOW_S
 from relay.delivery.load import Load
-from relay.delivery.outcomes import NOT_THE_RECIPIENT
+from relay.delivery.outcomes import FAULT_OF_HOST, NOT_THE_RECIPIENT
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
@@ -21,6 +23,7 @@ from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_loop, classify_session_failure
 from relay.policy.mx import host_name
+from relay.smtp.extensions import NO_EXTENSIONS
 from relay.store.limits import Report
 from relay.store.views import QueueMatch
 
@@ -76,7 +79,9 @@ class Carrier:
         self._endpoint: Endpoint | None = None
         self._next = 0
         self._sent = 0
+        self._limits = HostLimits(NO_EXTENSIONS, plan.shape.mails_per_connection)
         self._promised: Transaction | None = None
+        self._is_spent = False
         self._load: Load | None = None
 
     @property
@@ -101,6 +106,17 @@ class Carrier:
         """Whether a host is left that this load has not been broken by."""
         return any(item.address not in load.tried for item in self.plan.endpoints)
 
+    def cut_first(self, loads: deque[Load]) -> None:
+        """Make the first load no larger than the host takes at once; the rest follows it."""
+        self._limits.cut_first(loads)
+
+    def takes(self, load: Load) -> bool:
+        """Whether the host takes a load on this connection; else the next one is for it."""
+        if self._limits.takes(load):
+            return True
+        self._is_spent = True
+        return False
+
     async def is_ready(self) -> bool:
         """A usable connection, opening one where needed; False: none is to be had now."""
         if self.failure is not None or self._context.is_draining:
@@ -109,9 +125,9 @@ class Carrier:
             return False  # our slots are gone, or soon are, with the lease that they hang on
         session = self._session
         if session is not None:
-            full = self._sent >= self.plan.shape.mails_per_connection and self._promised is None
+            full = self._sent >= self._limits.mails and self._promised is None
             alive = self._promised is not None or session.is_idle_alive()
-            if session.is_usable and not full and alive:
+            if session.is_usable and not full and alive and not self._is_spent:
                 return True
             await self._drop(polite=session.is_usable)
         return await self._open()
@@ -142,7 +158,9 @@ class Carrier:
                 verdicts.append(await self._leave_ourselves(endpoints[position]))
                 break  # all hosts that follow are no better than we are
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
-            self._is_vouched_for, self._successes = False, 0
+            mails = self.plan.shape.mails_per_connection
+            self._limits = HostLimits(self._session.extensions, mails)
+            self._is_vouched_for, self._successes, self._is_spent = False, 0, False
             self.session_id = self._context.new_session_id()
             return True
         self.failure = _of_all(verdicts)
@@ -211,9 +229,7 @@ class Carrier:
         began = time.monotonic()
         self.connect_s = sum(self._session.timings.values()) if self._sent == 0 else 0.0
         self._load = load
-        announced = following.transaction if following is not None else None
-        if self.is_parked or self._sent + 2 > self.plan.shape.mails_per_connection:
-            announced = None
+        announced = following.transaction if following and self._may_announce(following) else None
         result = await self._session.transact(
             load.transaction,
             before_dot=lambda: context.may_send(load, self._holder),
@@ -223,10 +239,16 @@ class Carrier:
         self._sent += 1
         self._measures.transacted(result)
         self.pace.observe(len(load.recipients), time.monotonic() - began)
-        self._promised = announced if result.broken is None and announced is not None else None
+        self._promised = self._session.announced if result.broken is None else None
         if not self._session.is_usable and not isinstance(result.broken, LeaseLost):
             self._blame(load, result)
         return result
+
+    def _may_announce(self, following: Load) -> bool:
+        """Whether the next load may be told to the peer behind this one's dot."""
+        if self.is_parked or self._sent + 2 > self._limits.mails:
+            return False
+        return self._limits.takes(following)
 
     def _blame(self, load: Load, result: TransactionResult) -> None:
         """A host that broke a load is not tried again for it.
@@ -241,7 +263,25 @@ class Carrier:
         if self._sent > 1 and untouched and not load.reconnected and not result.dot_sent:
             load.reconnected = True
             return
-        load.tried |= {self._endpoint.address}
+        self._pass_over(load)
+
+    def weigh(self, load: Load, verdicts: list[Verdict]) -> None:
+        """A host that says it cannot take mail now gets no more of it on this connection.
+
+        Whoever it refused so goes to another host in this attempt, as if it had not answered.
+        """
+        if self._session is None or not self._session.is_usable:
+            return  # it broke, and was blamed for that
+        if any(_is_about_host(verdict) for verdict in verdicts):
+            self._is_spent, self._promised = True, None
+            self._pass_over(load)
+
+    def _pass_over(self, load: Load) -> None:
+        """The load goes to another host; one that comes round to the same has had them all."""
+        assert self._endpoint is not None
+        comes_round = self._endpoint.address in load.tried
+        passed = self.plan.endpoints if comes_round else (self._endpoint,)
+        load.tried |= {endpoint.address for endpoint in passed}
         self._next = (self._next + 1) % len(self.plan.endpoints)
 
     def is_dispensable(self) -> bool:
@@ -272,6 +312,10 @@ class Carrier:
                 await self._report(good=False, verdict=verdict)
             elif verdict.severity is Severity.TRANSIENT or verdict.scope is not Scope.DOMAIN:
                 await self._park(load, verdict)
+            return
+        if self._is_spent:
+            if all(map(_is_about_host, verdicts)) and not self.has_other_host(load):
+                await self.fail(verdicts[0])
             return
         self._successes = min(self._successes + 1, SUCCESSES_TOLD)
         is_told = self._successes == SUCCESSES_TOLD and self._context.is_narrow(self.plan)
@@ -344,6 +388,11 @@ class Carrier:
         session = self._session
         polite = session is not None and session.is_usable and self._promised is None
         await self._drop(polite=polite)
+
+
+def _is_about_host(verdict: Verdict) -> bool:
+    """Whether it is the host, or the connection to it, that takes no mail now."""
+    return verdict.severity is Severity.TRANSIENT and verdict.scope in FAULT_OF_HOST
 
 
 def _of_all(verdicts: list[Verdict]) -> Verdict | None:

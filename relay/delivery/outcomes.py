@@ -30,7 +30,8 @@ NOT_THE_RECIPIENT = frozenset(
         Scope.LOCAL,
     }
 )
-_FAULT_OF_HOST = frozenset({Scope.CONNECTION, Scope.HOST})
+#: Scopes whose trouble is the host's: another one is asked in the same attempt.
+FAULT_OF_HOST = frozenset({Scope.CONNECTION, Scope.HOST})
 #: A permanent answer of these scopes is about us, not about the mail: never bounce the backlog.
 _FAULT_OF_OURS = frozenset({Scope.SOURCE, Scope.SENDER, Scope.ROUTE, Scope.PROVIDER, Scope.SITE})
 
@@ -96,7 +97,7 @@ def _goes_on(verdict: Verdict, facts: Facts) -> bool:
         return False
     if verdict.scope is Scope.TRANSACTION:
         return True
-    return verdict.scope in _FAULT_OF_HOST and facts.has_other_host
+    return verdict.scope in FAULT_OF_HOST and facts.has_other_host
 
 
 def _outcome(

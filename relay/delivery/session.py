@@ -138,6 +138,11 @@ class Session:
         """Whether some of what was said has not reached the peer: it reads slowly, or is gone."""
         return self._stream.undelivered
 
+    @property
+    def announced(self) -> Transaction | None:
+        """What the peer was told behind the last dot; the next call must be for it."""
+        return self._ahead.transaction if self._ahead is not None else None
+
     def is_idle_alive(self) -> bool:
         """Whether the idle session still lives: the peer neither went nor spoke unasked."""
         return (

@@ -35,9 +35,11 @@ class Supply:
             await self._claim()
             if not self.claim.messages:
                 return None
+        self._cut_first()
         self._current = self._loads.popleft()
         if not self._loads and self.claim.backlog:
             await self._claim()
+        self._cut_first()
         return self._current
 
     @property
@@ -54,6 +56,14 @@ class Supply:
         if again is not None:
             # What was already announced to the peer goes first.
             self._loads.insert(1 if self._goes_on() else 0, again)
+
+    def _cut_first(self) -> None:
+        """The next load is no larger than the host takes at once."""
+        count = len(self._loads)
+        if count:
+            self._carrier.cut_first(self._loads)
+        if len(self._loads) > count:
+            self._context.hold(self._loads[1])
 
     async def close(self) -> None:
         """What no host took goes back to ready.

@@ -48,6 +48,7 @@ class Dialogue:
         self._flags: set[str] = set()
         self._scripts: list[tuple[str, Script]] = []
         self._transactions = 0
+        self._domains: set[str] = set()
         self._is_greeted = False
         self._is_rejected = False
         self._offers_pipelining = False
@@ -186,6 +187,8 @@ class Dialogue:
         kept.append(f"SIZE {self._script.size_octets}")
         if self._script.requires_auth:
             kept.append(" ".join(("AUTH", *MECHANISMS)))
+        if self._script.announces_limits:
+            kept.append(" ".join(("LIMITS", *self._script.limits)))
         return tuple(kept)
 
     def _start_tls(self, argument: bytes) -> None:
@@ -304,6 +307,8 @@ class Dialogue:
             reply = path_objection(path.encode(), "5.1.3") or None
         if reply is None and limit and len(transaction.forward_paths) >= limit:
             reply = "452 4.5.3 Too many recipients"
+        if reply is None and self._is_domain_too_many(path):
+            reply = "452 4.5.3 Too many recipient domains on this connection"
         if (
             reply is None
             and not path.isascii()
@@ -318,6 +323,12 @@ class Dialogue:
             transaction.refused.append(Refusal(path, reply))
             self._receiver.mailbox.refuse(path)
         self._send(reply or _OK_RCPT)
+
+    def _is_domain_too_many(self, path: str) -> bool:
+        limit = self._script.domains_per_connection
+        if limit:
+            self._domains.add(path.rpartition("@")[2].lower())
+        return len(self._domains) > limit > 0
 
     def _data(self, argument: bytes) -> None:
         transaction = self.transaction

@@ -47,7 +47,19 @@ class HostScript(msgspec.Struct, frozen=True):
     certificate: str = "good"
     requires_tls: bool = False
     requires_auth: bool = False
+    announces_limits: bool = False
+    domains_per_connection: int = 0
     effects: tuple[Likely, ...] = ()
+
+    @property
+    def limits(self) -> list[str]:
+        """The limits as EHLO announces them (RFC 9422)."""
+        found = {
+            "MAILMAX": self.mails_per_connection,
+            "RCPTMAX": self.recipients_per_transaction,
+            "RCPTDOMAINMAX": self.domains_per_connection,
+        }
+        return [f"{name}={value}" for name, value in found.items() if value]
 
 
 def _effects(words: dict[str, float | None]) -> tuple[Likely, ...]:
@@ -115,5 +127,7 @@ def host_script(name: str) -> HostScript:
         certificate="expired" if "expiredcert" in words else certificate,
         requires_tls="requiretls" in words,
         requires_auth="smarthost" in words,
+        announces_limits="announced" in words,
+        domains_per_connection=number("domains"),
         effects=_effects(words),
     )

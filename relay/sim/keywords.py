@@ -132,6 +132,8 @@ DOMAINS: dict[str, tuple[float | None, str]] = {
     "rate": (10.0, "at most n messages a second at a host, more get 421 4.7.28 and are closed"),
     "mails": (10.0, "at most n messages a connection, then 421 and closed"),
     "rcpts": (10.0, "at most n recipients a transaction, more get 452 4.5.3"),
+    "domains": (1.0, "at most n recipient domains a connection, more get 452 4.5.3"),
+    "announced": (None, "announces what mails, rcpts and domains say (LIMITS, RFC 9422)"),
     "slow": (1.0, "every reply is delayed"),
     "slowdot": (1.0, "only the reply to the final dot is delayed"),
     "split": (None, "replies arrive one octet a segment"),

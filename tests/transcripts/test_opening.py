@@ -179,3 +179,17 @@ def test_idle_421_ends_the_session(way: str) -> None:
     assert isinstance(played.broken, ConnectionLost)
     assert "421" in str(played.broken)
     assert not played.client.is_usable
+
+
+@pytest.mark.client_row("C34")
+def test_endless_offers_end_the_session(way: str) -> None:
+    talker = Talker(transactions=[transaction()])
+    talker.client.receive(b"220 mx\r\n")
+    talker.listen()
+    assert talker.client.data_to_send() == b"EHLO relay.test\r\n"
+    block = b"250-XKEYWORD " + b"x" * 999 + b"\r\n"
+    for _ in range(2000):
+        talker.client.receive(block)
+        talker.listen()
+    assert isinstance(talker.broken, RemoteProtocolError)
+    assert talker.client.data_to_send() == b""

@@ -504,3 +504,35 @@ def test_smuggling_attempts_arrive_as_one_message(way: str) -> None:
         "S: 250 ok\nC: QUIT",
     )
     play(script, way, Talker(transactions=[transaction(content=content)]))
+
+
+@pytest.mark.client_row("C78")
+def test_replies_out_of_order_break_the_session(way: str) -> None:
+    script = lines(
+        PIPELINING,
+        """C: MAIL FROM:<a@relay.test>
+        C: RCPT TO:<b@mx.test>
+        C: RCPT TO:<c@mx.test>
+        C: DATA
+        S: 250 ok
+        S: 250 ok
+        S: 354 go
+        S: 250 ok""",
+    )
+    played = play(script, way, Talker(transactions=[transaction("b@mx.test", "c@mx.test")]))
+    assert isinstance(played.broken, RemoteProtocolError)
+    assert played.finished == []
+    assert b"Subject" not in played.said
+
+
+@pytest.mark.client_row("C60")
+def test_line_of_any_length_goes_as_it_is(way: str) -> None:
+    long = "x" * 5000
+    script = lines(
+        PIPELINING,
+        "C: MAIL FROM:<a@relay.test>\nC: RCPT TO:<b@mx.test>\nC: DATA",
+        "S: 250 ok\nS: 250 ok\nS: 354 go",
+        f"C: {long}\nC: .",
+        "S: 250 ok\nC: QUIT",
+    )
+    play(script, way, Talker(transactions=[transaction(content=long.encode())]))
