@@ -36,6 +36,9 @@ SUCCESSES_TOLD = 5
 
 _BREAKING = frozenset({Scope.SITE, Scope.PROVIDER, Scope.ROUTE})
 
+#: What a recipient domain publishes of TLS, as it is called where it is told of.
+_PUBLISHED = {"mta-sts": "the domain's MTA-STS policy"}
+
 _log = structlog.get_logger("relay.session")
 
 
@@ -218,7 +221,10 @@ class Carrier:
         )
         if failed.reply is None and failed.cause is not None:
             who = f"{endpoint.host} [{endpoint.address}]: {failed.cause}"
-            text = f"{verdict.text.removesuffix('.')} ({who[:200]})."
+            demanded_by = self.plan.dialogue.demanded_by
+            if failed.phase == "tls" and demanded_by:
+                who = f"{who[:200]}; {_PUBLISHED[demanded_by]} demands it"
+            text = f"{verdict.text.removesuffix('.')} ({who[:280]})."
             return msgspec.structs.replace(verdict, text=text)
         return verdict
 
@@ -347,7 +353,7 @@ class Carrier:
             self._probing = False
             breakers = tuple((key, True, "", "") for key in context.breakers(plan))
         elif verdict is not None:
-            key = context.route_breaker(plan) if is_route else context.site_breaker(plan)
+            key = self._breaker_of(verdict)
             reply = f" ({verdict.reply})" if verdict.reply is not None else ""
             breakers = ((key, False, verdict.reason, verdict.text + reply),)
         windows = tuple(
@@ -369,6 +375,13 @@ class Carrier:
                 context.widened(plan)
                 continue
             _log.warning("site.breaker", key=key, state=word, until=rfc3339(until), text=text)
+
+    def _breaker_of(self, verdict: Verdict) -> str:
+        if verdict.scope is Scope.ROUTE:
+            return self._context.route_breaker(self.plan)
+        if verdict.reason == "tls_failed":
+            return self._context.tls_breaker(self.plan)
+        return self._context.site_breaker(self.plan)
 
     async def _drop(self, *, polite: bool) -> None:
         session, self._session = self._session, None

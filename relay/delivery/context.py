@@ -141,9 +141,16 @@ class Context:
             return self.site_breaker(plan)
         return f"route:{plan.lane.site}:{plan.lane.credentials}"
 
+    def tls_breaker(self, plan: Plan) -> str:
+        """The breaker that failed TLS opens: where a recipient domain's own policy demanded it, not
+        that of the whole site, whose other domains demand less."""
+        published = plan.dialogue.demanded_by
+        return f"{self.site_breaker(plan)}~{published}" if published else self.site_breaker(plan)
+
     def breakers(self, plan: Plan) -> tuple[str, ...]:
         """The breakers that a session of the plan heeds."""
-        return tuple(dict.fromkeys((self.site_breaker(plan), self.route_breaker(plan))))
+        own = (self.site_breaker(plan), self.route_breaker(plan), self.tls_breaker(plan))
+        return tuple(dict.fromkeys(own))
 
     def windows(self, plan: Plan) -> dict[str, int]:
         """The feedback window's key (provider where one matches, else site) and first size."""

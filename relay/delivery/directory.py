@@ -3,6 +3,8 @@
 import msgspec
 
 from relay.delivery.routing import own_name, rules_digest
+from relay.delivery.sts_policies import StsPolicies
+from relay.net.dns_cache import DnsCache
 from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable
 from relay.policy.rules import Rules, load_rules
@@ -14,6 +16,8 @@ from relay.settings.schema import Settings
 class Directory(msgspec.Struct, frozen=True):
     """Settings, static routes, shaping, reply rules, the resolver and our own name.
 
+    `sts` are the MTA-STS policies of recipient domains, None where they are not asked for.
+
     `digest` tells routes made under these rules from others.
     """
 
@@ -24,9 +28,12 @@ class Directory(msgspec.Struct, frozen=True):
     resolver: Resolver
     hello_name: str
     digest: bytes
+    sts: StsPolicies | None = None
 
 
-def load_directory(settings: Settings, resolver: Resolver) -> Directory:
+def load_directory(
+    settings: Settings, resolver: Resolver, cache: DnsCache | None = None
+) -> Directory:
     """Read everything; ConfigError names what is wrong."""
     routes = RouteTable.from_settings(settings)
     shaping, rules = load_rule_files(settings)
@@ -38,6 +45,7 @@ def load_directory(settings: Settings, resolver: Resolver) -> Directory:
         resolver=resolver,
         hello_name=own_name(settings),
         digest=rules_digest(settings, routes, shaping),
+        sts=StsPolicies.from_settings(settings, resolver, cache),
     )
 
 

@@ -76,9 +76,8 @@ class Engine:
         mode = self.settings.delivery.mode.value
         self._store = await self._connect(mode)
         await self._store.now()
-        self._resolver = Resolver.from_settings(
-            self.settings, RedisDnsCache(self._store), meter=self._store.meter
-        )
+        cache = RedisDnsCache(self._store)
+        self._resolver = Resolver.from_settings(self.settings, cache, meter=self._store.meter)
         self._reporter = MeterReporter(self._store.meter, "worker", lambda: self._store)
         info = {"pid": os.getpid(), "pools": list(self.settings.worker.pools)}
         work = Work(self._store, lease_s=self.settings.worker.lease, info=info)
@@ -90,7 +89,7 @@ class Engine:
             on_mismatch=self._give_up,
         )
         self._settler = Settler(work, on_fenced=self._keeper.doubt)
-        directory = load_directory(self.settings, self._resolver)
+        directory = load_directory(self.settings, self._resolver, cache)
         self._context = Context(directory, work, self._settler, self._keeper, self._lanes)
         self._ticker = Ticker(self._context)
         self._finder = RouteFinder(self._context)
@@ -245,6 +244,8 @@ class Engine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._reporter.report(), LAST_REPORT_S)
         await self._keeper.stop()
+        if self._context.directory.sts is not None:
+            await self._context.directory.sts.aclose()
         await self._resolver.aclose()
         await self._store.close()
         _log.info("engine.stopped", settled=settled)

@@ -20,7 +20,8 @@ from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable, StaticRoute
 from relay.policy.shape import Shape, Shaping
-from relay.settings.schema import Mode, Settings, TlsPolicy
+from relay.policy.tls import Security
+from relay.settings.schema import Mode, Settings
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -66,6 +67,7 @@ async def plan_for(
     )
     if not found.addresses:
         return nowhere(found, record, settings)
+    security = Security.parse(lane.security)
     implicit_tls = route is not None and route.implicit_tls
     return Plan(
         lane=lane,
@@ -75,7 +77,8 @@ async def plan_for(
         dialogue=Dialogue(
             hello_name=own_name(settings),
             source_address=source_of(settings),
-            tls=TlsPolicy(lane.security),
+            tls=security.tls,
+            demanded_by=security.published,
             credentials=route.credentials if route else None,
             timeouts=settings.timeouts,
             allow_only_loopback=settings.delivery.mode is not Mode.LIVE,

@@ -56,6 +56,7 @@ class Routes:
             shaping=directory.shaping,
             settings=directory.settings,
             random=self._random,
+            sts=directory.sts,
         )
         record = encode_site(found, directory.digest)
         if not isinstance(found, Unroutable):

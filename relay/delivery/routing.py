@@ -10,16 +10,18 @@ from random import Random
 import msgspec
 
 from relay.delivery.addresses import AddressRules, Found, find_addresses
+from relay.delivery.sts_policies import StsPolicies
 from relay.model.errors import NoMailHost, NoSuchDomain, NullMx, ResolverUnavailable
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.resolver import Resolver
 from relay.net.system_dns import machine_name
+from relay.policy.mta_sts import StsMode, StsPolicy
 from relay.policy.mx import host_name, order_hosts, preference_groups, site_name
 from relay.policy.route import RouteTable, StaticRoute
 from relay.policy.shape import Shaping
-from relay.policy.tls import tls_for
-from relay.settings.schema import Mode, Settings
+from relay.policy.tls import Security, tls_for
+from relay.settings.schema import Mode, Settings, TlsPolicy
 
 #: When a temporary trouble is looked at again.
 RETRY_S = 60.0
@@ -108,6 +110,7 @@ async def resolve_destination(
     shaping: Shaping,
     settings: Settings,
     random: Random,
+    sts: StsPolicies | None = None,
 ) -> Routed | Unroutable:
     """The lane of a destination (a domain, or `[name]` of a smarthost route)."""
     if destination.startswith("["):
@@ -129,11 +132,20 @@ async def resolve_destination(
     if isinstance(routed, Unroutable):
         return routed
     shape = shaping.shape_for([host.name for host in routed.hosts], domain=destination)
-    tls = tls_for(None, shape, demanded=routes.tls_demanded(destination))
+    demanded = routes.tls_demanded(destination)
+    security = Security(tls_for(None, shape, demanded=demanded))
     site = _site_of(routed.site, routed.hosts, shape.provider, shaping)
+    if sts is not None and demanded is None and security.tls is not TlsPolicy.OFF:
+        policy = await sts.of(destination)
+        if policy is not None and policy.mode is StsMode.ENFORCE:
+            admitted = tuple(host for host in routed.hosts if policy.admits(host.name))
+            if not admitted:
+                return _not_admitted(destination, policy, routed.hosts, settings)
+            security = security.by_mta_sts(_names(routed.hosts), _names(admitted))
+            routed = msgspec.structs.replace(routed, hosts=admitted)
     routed = msgspec.structs.replace(
         routed,
-        lane=Lane(site, pool_of(settings), tls.value),
+        lane=Lane(site, pool_of(settings), str(security)),
         site=site,
         provider=shape.provider or "",
         ttl_s=answer.ttl_s,
@@ -146,6 +158,21 @@ async def resolve_destination(
         random=random,
     )
     return routed if found.addresses else nowhere(found, routed, settings)
+
+
+def _names(hosts: tuple[MxHost, ...]) -> list[str]:
+    return [host.name for host in hosts]
+
+
+def _not_admitted(
+    domain: str, policy: StsPolicy, hosts: tuple[MxHost, ...], settings: Settings
+) -> Unroutable:
+    """MX records and MTA-STS policy contradict each other: one of them is wrong, or forged."""
+    text = (
+        f"The MTA-STS policy of {domain} admits none of its MX hosts "
+        f"({', '.join(_names(hosts)[:3])}), only {', '.join(policy.patterns[:3])}"
+    )
+    return _unroutable(Severity.TRANSIENT, "mta_sts_failed", text, settings)
 
 
 def _by_smarthost(route: StaticRoute, shaping: Shaping, settings: Settings) -> Routed:

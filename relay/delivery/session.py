@@ -112,7 +112,9 @@ class Session:
             "ip": endpoint.address,
             "port": endpoint.port,
         }
-        self.tls = link.stream.tls and link.stream.tls | {"policy": dialogue.tls.value}
+        self.tls = link.stream.tls and link.stream.tls | {
+            "policy": dialogue.demanded_by or dialogue.tls.value
+        }
         self.clear_because = clear_because
         self.timings = timings
         #: Transactions run so far, whatever came of them.

@@ -31,12 +31,14 @@ class Dialogue(msgspec.Struct, frozen=True):
     """How to speak to an endpoint.
 
     `source_address` is the local IP to connect from, or empty. `allow_only_loopback`: any other
-    address is refused before a packet leaves (sink mode).
+    address is refused before a packet leaves (sink mode). `demanded_by`: "mta-sts" where it is the
+    recipient domain's own policy that demands this of TLS.
     """
 
     hello_name: str
     source_address: str = ""
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    demanded_by: str = ""
     credentials: Credentials | None = None
     timeouts: Timeouts = Timeouts()
     allow_only_loopback: bool = True

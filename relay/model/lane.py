@@ -16,8 +16,8 @@ _PART = re.compile(r"[^\s|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
 class Lane(msgspec.Struct, frozen=True, order=True):
     """(site, source pool, security profile, credentials); text form `site|pool|security|name`.
 
-    `security` is a TLS policy's value ("opportunistic"); `credentials` is the name of an account
-    or empty. ValueError where a part cannot stand in the text form.
+    `security` is what `policy.tls.Security` says ("opportunistic"); `credentials` is the name of
+    an account or empty. ValueError where a part cannot stand in the text form.
     """
 
     site: str

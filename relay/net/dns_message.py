@@ -26,6 +26,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.SOA import SOA
+from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rrset import RRset
@@ -50,7 +51,8 @@ class MalformedPacket(ValueError):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record of the answer: `data` is a host name (MX, CNAME) or an address in text form."""
+    """One record of the answer: `data` is a host name (MX, CNAME), an address in text form, or a
+    text, its strings put together (TXT)."""
 
     name: str
     type: RdataType
@@ -168,6 +170,9 @@ def _records_of(rrset: RRset) -> Iterator[Record]:
             yield Record(name, kind, ttl_s, rdata.address)
         elif isinstance(rdata, CNAME):
             yield Record(name, kind, ttl_s, text_of(rdata.target))
+        elif isinstance(rdata, TXT):
+            text = b"".join(rdata.strings).decode("utf-8", "replace")
+            yield Record(name, kind, ttl_s, text)
 
 
 def text_of(name: Name) -> str:

@@ -141,6 +141,13 @@ class Resolver:
             raise NoSuchDomain(f"{name} does not exist")
         return ()
 
+    async def texts(self, name: str) -> tuple[str, ...]:
+        """The TXT records of a name of A-labels, () where there are none; ResolverUnavailable."""
+        answer = await self._answer(name, RdataType.TXT)
+        if answer.status is Status.FAILED:
+            raise ResolverUnavailable(answer.text)
+        return tuple(text for _, text in answer.records)
+
     async def _implicit_mx(self, name: str) -> MxAnswer:
         if not await self.addresses(name):
             raise NoMailHost(f"{name} has neither MX nor address records")

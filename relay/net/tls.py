@@ -100,6 +100,14 @@ def _unverified() -> ResumingContext:
 
 @lru_cache(maxsize=8)
 def _verified(cert_file: str, cert_dir: str) -> ResumingContext:
+    return trusted_context(cert_file, cert_dir)
+
+
+def trusted_context(cert_file: str, cert_dir: str) -> ResumingContext:
+    """A context that demands a certificate of this file or folder, or of the system's store.
+
+    ConfigError where they cannot be read.
+    """
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -32,6 +32,7 @@ SENTENCES: dict[str, str] = {
     "dns_unavailable": "The domain's DNS gave no usable answer.",
     "routing_failed": "The receiving system cannot route mail for this address.",
     "routing_loop": "The mail goes in circles between servers.",
+    "mta_sts_failed": "The domain's MTA-STS policy admits none of its MX hosts.",
     "tls_required": "The receiving server demands an encrypted connection for this mail.",
     # the message
     "message_too_large": "The message is larger than the receiving server accepts.",

@@ -1,4 +1,10 @@
-"""What to demand of TLS for a next hop: the operator's word, the account's safety, the shape."""
+"""What to demand of TLS for a next hop: the operator's word, the account's safety, the shape, and
+what the recipient domain publishes."""
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
 
 from relay.model.credentials import Credentials
 from relay.policy.route import StaticRoute
@@ -32,3 +38,50 @@ def tls_for(
 
 
 _WEAK = frozenset({TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC})
+
+
+class Security(msgspec.Struct, frozen=True):
+    """What a lane demands of TLS; text form `tls`, `tls+mta-sts` or `tls+mta-sts.<digest>`.
+
+    `mta_sts`: demanded by MTA-STS policies, which admit the hosts of this digest; "all": all hosts
+    of the site. Empty: no policy has a word.
+    """
+
+    tls: TlsPolicy
+    mta_sts: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.tls.value]
+        if self.mta_sts:
+            parts.append("mta-sts" if self.mta_sts == _ALL else f"mta-sts.{self.mta_sts}")
+        return "+".join(parts)
+
+    @classmethod
+    def parse(cls, text: str) -> "Security":
+        """The security of a lane; ValueError where it is none."""
+        first, *others = text.split("+")
+        security = cls(TlsPolicy(first))
+        for part in others:
+            word, _, digest = part.partition(".")
+            if word != "mta-sts":
+                raise ValueError(f"not a lane's security: {text!r}")
+            security = msgspec.structs.replace(security, mta_sts=digest or _ALL)
+        return security
+
+    def by_mta_sts(self, hosts: Iterable[str], admitted: Iterable[str]) -> "Security":
+        """With the demand of an MTA-STS policy that admits these of the hosts (RFC 8461 §5)."""
+        names = sorted(admitted)
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        return msgspec.structs.replace(
+            self,
+            tls=TlsPolicy.VERIFIED,
+            mta_sts=_ALL if names == sorted(hosts) else digest,
+        )
+
+    @property
+    def published(self) -> str:
+        """Whose demand it is where it is the recipient domain's own, else empty."""
+        return "mta-sts" if self.mta_sts else ""
+
+
+_ALL = "all"

@@ -79,7 +79,8 @@ def listens(settings: Settings) -> list[tuple[str, str]]:
     named.append(("http.listen", settings.http.listen))
     sink = settings.sink
     named += [("sink.dns", sink.dns), ("sink.smtp", sink.smtp), ("sink.control", sink.control)]
-    return [*named, ("sink.smtps", sink.smtps)] if sink.smtps else named
+    optional = [("sink.smtps", sink.smtps), ("sink.https", sink.https)]
+    return [*named, *((name, address) for name, address in optional if address)]
 
 
 def _check_together(loaded: Loaded) -> None:

@@ -104,6 +104,7 @@ class Tls(Section, frozen=True):
     """TLS of outbound sessions, besides the `tls` of routes and shaping."""
 
     remember_broken: Duration = 3600.0  # 0: TLS is tried with every connection
+    mta_sts: bool = True  # RFC 8461
 
 
 class Smtp(Section, frozen=True):
@@ -128,6 +129,7 @@ class Sink(Section, frozen=True):
     dns: Listen = "127.0.0.1:8453"
     smtp: Listen = "127.0.0.1:8454"
     smtps: OptionalListen = ""  # implicit TLS, as host smarthost.test; empty: none
+    https: OptionalListen = ""  # MTA-STS policies of its domains; empty: none
     control: Listen = "127.0.0.1:8455"  # receipts and faults over HTTP
 
 

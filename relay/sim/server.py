@@ -22,6 +22,7 @@ from relay.sim.certificates import Certificates
 from relay.sim.client import SinkClient
 from relay.sim.control import Control
 from relay.sim.dns import DnsServer
+from relay.sim.policy_host import PolicyHost
 from relay.sim.receipts import Limits, Mailbox
 from relay.sim.receiver import Receiver
 from relay.sim.scenario import Scenario
@@ -51,7 +52,7 @@ def _split(setting: str, text: str) -> tuple[str, int]:
 
 def check_addresses(settings: SinkSettings) -> None:
     """ConfigError unless every address of the simulated internet is on loopback."""
-    for setting in ("dns", "smtp", "smtps", "control"):
+    for setting in ("dns", "smtp", "smtps", "https", "control"):
         if text := getattr(settings, setting):
             _split(setting, text)
 
@@ -79,7 +80,8 @@ class Sink:
         self.settings = settings
         self.scenario = scenario or Scenario()
         self.mailbox = Mailbox(limits)
-        self.dns_port = self.smtp_port = self.smtps_port = self.control_port = 0
+        self.dns_port = self.smtp_port = self.control_port = 0
+        self.smtps_port = self.https_port = 0
         self._max_addresses = max_addresses
         self._stack: contextlib.AsyncExitStack | None = None
 
@@ -117,6 +119,8 @@ class Sink:
             self.receiver = Receiver(self.scenario, self.mailbox, self._certificates)
             stack.push_async_callback(self.receiver.stop)
             await self._start_smtp(stack)
+            if self.settings.https:
+                await self._start_https(stack)
             await self._start_dns(stack)
             if self.settings.control:
                 await self._start_control(stack)
@@ -169,6 +173,17 @@ class Sink:
             stack.callback(server.close)
             self.smtps_port = server.sockets[0].getsockname()[1]
 
+    async def _start_https(self, stack: contextlib.AsyncExitStack) -> None:
+        zone = self.scenario.zone
+        policies = PolicyHost(self._certificates, zone.hosts_of)
+        host, port = _split("https", self.settings.https)
+        try:
+            await policies.start(host, port)
+        except OSError as error:
+            raise _taken("https", self.settings.https, error) from None
+        stack.callback(policies.stop)
+        self.https_port, zone.policy_address = policies.port, host
+
     async def _start_dns(self, stack: contextlib.AsyncExitStack) -> None:
         server = DnsServer(self.scenario.zone)
         try:
@@ -183,6 +198,7 @@ class Sink:
             "dns": self.dns_address,
             "smtp_port": self.smtp_port,
             "smtps_port": self.smtps_port,
+            "https_port": self.https_port,
             "authority": self.authority_path,
         }
         control = Control(self.receiver, self._pool, about)

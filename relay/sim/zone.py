@@ -17,6 +17,7 @@ import dns.rdatatype
 import msgspec
 
 from relay.sim.keywords import domain_keywords
+from relay.sim.policy_host import MODES as POLICY_MODES
 
 #: Seconds for which an answer may be kept; short, so that overrides show soon.
 TTL_S = 60
@@ -157,6 +158,8 @@ class Zone:
     def __init__(self) -> None:
         self.address_of: Callable[[str], str | None] = lambda _host: None
         self.name_at: Callable[[str], str | None] = lambda _address: None
+        #: Where `mta-sts.<domain>` is, of domains with a policy; empty: nowhere.
+        self.policy_address = ""
         self._overrides: dict[tuple[str, int], Override] = {}
         self._has_wildcards = False
         self._asked: dict[tuple[str, int], int] = {}
@@ -259,6 +262,9 @@ class Zone:
     def _ordinary(self, name: str, kind: int) -> tuple[int, tuple[Record, ...]]:
         if kind == PTR:
             return self._reverse(name)
+        if name.startswith("_mta-sts.") and self._has_policy(name):
+            text = b"v=STSv1; id=20260101000000;"
+            return NOERROR, (Record(name, TXT, bytes([len(text)]) + text),) if kind == TXT else ()
         if name.startswith("_"):  # policies (MTA-STS, DMARC, TLSRPT) and TLSA: nobody has any
             return NXDOMAIN, ()
         if kind == MX:
@@ -284,10 +290,16 @@ class Zone:
             return ()
         if "mxprivate" in words:
             return (Record(name, A, bytes((10, 0, 0, 1))),)
-        address = self.address_of(name)
+        is_policy_host = name.startswith("mta-sts.") and self._has_policy(name)
+        address = self.policy_address if is_policy_host else self.address_of(name)
         if address is None:
             return ()
         return (Record(name, A, bytes(map(int, address.split(".")))),)
+
+    def _has_policy(self, name: str) -> bool:
+        return bool(self.policy_address) and not POLICY_MODES.keys().isdisjoint(
+            domain_keywords(name)
+        )
 
     def _reverse(self, name: str) -> tuple[int, tuple[Record, ...]]:
         parts = name.removesuffix(".in-addr.arpa").split(".")

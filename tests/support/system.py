@@ -47,7 +47,11 @@ QUICK = {
 }
 
 _SINK = SinkSettings(
-    dns="127.0.0.1:0", smtp="127.0.0.1:0", smtps="127.0.0.1:0", control="127.0.0.1:0"
+    dns="127.0.0.1:0",
+    smtp="127.0.0.1:0",
+    smtps="127.0.0.1:0",
+    https="127.0.0.1:0",
+    control="127.0.0.1:0",
 )
 
 #: Shaping without rates: what binds is the number of connections.
@@ -81,7 +85,7 @@ class System:
         self.sink = sink
         self._expected: tuple[str, ...] = ()
         status = sink.status()
-        for name in ("dns", "smtp_port", "smtps_port", "authority"):
+        for name in ("dns", "smtp_port", "smtps_port", "https_port", "authority"):
             value = str(status[name])
             extra = {key: text.replace(f"{{{name}}}", value) for key, text in extra.items()}
         self.environment = {
@@ -446,9 +450,9 @@ async def running_system(
 ) -> AsyncIterator[System]:
     """A system of its own: Redis, sink and workers, ended afterwards whatever happens.
 
-    `extra` are variables; in their values {dns}, {smtp_port} and {smtps_port} stand for the sink's
-    ports, {authority} for its certificate's. RELAY_CONFIG and RELAY_FILES_SHAPING hold the texts
-    of the files.
+    `extra` are variables; in their values {dns}, {smtp_port}, {smtps_port} and {https_port} stand
+    for the sink's ports, {authority} for its certificate's. RELAY_CONFIG and RELAY_FILES_SHAPING
+    hold the texts of the files.
     """
     redis = redis or RedisServer(folder)
     redis.start()
