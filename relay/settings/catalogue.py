@@ -13,7 +13,7 @@ import msgspec
 
 from relay.model.units import format_duration
 from relay.settings.kinds import KINDS, Kind
-from relay.settings.schema import Route, Section, Settings
+from relay.settings.schema import Section, Settings
 
 #: Larger than any quantity of ours, and what Redis and the kernel can take.
 _LARGEST = 2**63 - 1
@@ -136,18 +136,34 @@ def _settings_of(section: str, structure: type[Section]) -> dict[str, Setting]:
 
 @cache
 def sections() -> dict[str, dict[str, Setting]]:
-    """Every `[section]` of the file with its settings by key; `[[routes]]` is `route_settings`."""
+    """Every `[section]` of the file with its settings by key; `[[…]]` are `tables`."""
     return {
         field.name: _settings_of(field.name, field.type)
         for field in msgspec.structs.fields(Settings)
-        if field.name != "routes"
+        if _table_of(field.type) is None
     }
 
 
 @cache
-def route_settings() -> dict[str, Setting]:
-    """The settings of one `[[routes]]` table by key."""
-    return _settings_of("routes", Route)
+def tables() -> dict[str, dict[str, Setting]]:
+    """Every `[[list of tables]]` with the settings of one of its tables by key."""
+    return {
+        field.name: _settings_of(field.name, structure)
+        for field in msgspec.structs.fields(Settings)
+        if (structure := _table_of(field.type)) is not None
+    }
+
+
+def table_type(name: str) -> type[Section]:
+    """What one table of `[[name]]` becomes."""
+    structure = _table_of(next(f.type for f in msgspec.structs.fields(Settings) if f.name == name))
+    assert structure is not None
+    return structure
+
+
+def _table_of(annotation: Any) -> type[Section] | None:
+    """The tables that a field of `Settings` lists; None where it is a section."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is tuple else None
 
 
 def show(setting: Setting, value: Any, *, reveal_secret: bool = False) -> str:

@@ -5,18 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from relay.model.errors import ConfigError
-from relay.settings.catalogue import route_settings, sections
-from relay.settings.schema import Route
+from relay.settings.catalogue import sections, table_type, tables
+from relay.settings.schema import Section
 from relay.settings.toml import parse_toml
 from relay.settings.values import Found, known_section, read_value, refuse_key
 
 
-def read_document(path: Path, found: Found) -> tuple[Route, ...]:
-    """Put the values of a file into `found`; answers the `[[routes]]`."""
+#: What a table of a list cannot be without, and an example of it.
+_NEEDED = {
+    "routes": ("domain", 'domain = "*"'),
+    "dkim_keys": ("domain", 'domain = "example.org"'),
+}
+
+
+def read_document(path: Path, found: Found) -> dict[str, tuple[Section, ...]]:
+    """Put the values of a file into `found`; answers its lists of tables (`[[routes]]`)."""
     text, document = _parse(path)
     lines = _Lines(path, text)
     for section, table in document.items():
-        if section == "routes":
+        if section in tables():
             continue
         known = known_section(section, lines.origin(section))
         if not isinstance(table, dict):
@@ -28,7 +35,7 @@ def read_document(path: Path, found: Found) -> tuple[Route, ...]:
                 refuse_key(f"{section}.{key}", known, origin)
             found.put(known[key], raw, origin)
     _find_neighbours(path, found)
-    return _read_routes(document.get("routes", []), lines)
+    return {name: _read_tables(name, document.get(name, []), lines) for name in tables()}
 
 
 def _parse(path: Path) -> tuple[str, dict[str, Any]]:
@@ -41,23 +48,24 @@ def _parse(path: Path) -> tuple[str, dict[str, Any]]:
     return text, parse_toml(text, file=str(path))
 
 
-def _read_routes(tables: Any, lines: "_Lines") -> tuple[Route, ...]:
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{lines.origin('routes')}: routes: is a list: write [[routes]]")
-    known = route_settings()
-    routes = []
-    for number, table in enumerate(tables, 1):
+def _read_tables(name: str, raw_tables: Any, lines: "_Lines") -> tuple[Section, ...]:
+    if not isinstance(raw_tables, list) or not all(isinstance(one, dict) for one in raw_tables):
+        raise ConfigError(f"{lines.origin(name)}: {name}: is a list: write [[{name}]]")
+    known = tables()[name]
+    needed, example = _NEEDED[name]
+    found = []
+    for number, table in enumerate(raw_tables, 1):
         values = {}
         for key, raw in table.items():
-            origin = lines.origin("routes", key, number)
+            origin = lines.origin(name, key, number)
             if key not in known:
-                refuse_key(f"routes.{key}", known, origin)
+                refuse_key(f"{name}.{key}", known, origin)
             values[key] = read_value(known[key], raw, origin)
-        if not values.get("domain"):
-            fault = 'is missing: write for example domain = "*"'
-            raise ConfigError(f"{lines.origin('routes', '', number)}: routes.domain: {fault}")
-        routes.append(Route(**values))
-    return tuple(routes)
+        if not values.get(needed):
+            fault = f"is missing: write for example {example}"
+            raise ConfigError(f"{lines.origin(name, '', number)}: {name}.{needed}: {fault}")
+        found.append(table_type(name)(**values))
+    return tuple(found)
 
 
 def _find_neighbours(path: Path, found: Found) -> None:

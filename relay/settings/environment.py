@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.model.errors import ConfigError
-from relay.settings.catalogue import Setting, sections
+from relay.settings.catalogue import Setting, sections, tables
 from relay.settings.schema import Settings
 from relay.settings.values import Found, did_you_mean, named_setting
 
@@ -73,9 +73,11 @@ def _read_secret(variable: str, path: str) -> str:
 def _refuse_variable(variable: str, known: Mapping[str, Setting]) -> None:
     if _SERVICE_LINK.fullmatch(variable):
         return
-    if variable.startswith("RELAY_ROUTES"):
-        fault = "routes stand in the file only; for one smarthost set RELAY_DELIVERY_SMARTHOST"
-        raise ConfigError(f"{variable}: {fault}")
+    for name in tables():
+        if variable.startswith(f"RELAY_{name}".upper()):
+            hint = "; for one smarthost set RELAY_DELIVERY_SMARTHOST" if name == "routes" else ""
+            fault = f"{name.replace('_', ' ')} stand in the file only{hint}"
+            raise ConfigError(f"{variable}: {fault}")
     names = {name.removeprefix("RELAY_"): name for name in known}
     close = did_you_mean(variable.removeprefix("RELAY_"), names, cutoff=0.75)
     hint = close.replace("mean ", "mean RELAY_")

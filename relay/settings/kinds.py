@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from relay.model.address import normalize_domain
 from relay.model.errors import ConfigError
 from relay.model.units import parse_duration_s, parse_size_octets
 from relay.settings.sentinel import is_sentinel_url, parse_sentinel_url
@@ -38,6 +39,8 @@ class Kind(msgspec.Struct, frozen=True):
     expected: str
 
 
+#: RFC 5322 §2.2.
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,77}")
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]+)):(\d{1,5})")
 
 
@@ -117,6 +120,17 @@ def _read_redis_url(text: str) -> str:
     return text
 
 
+def _read_field_name(text: str) -> str:
+    name = text.strip().lower()
+    if _FIELD_NAME.fullmatch(name) is None:
+        raise ValueError("not the name of a header field")
+    return name
+
+
+def _read_domain(text: str) -> str:
+    return normalize_domain(text.strip()) if text.strip() else ""
+
+
 KINDS: dict[str, Kind] = {
     "duration": Kind(parse_duration_s, 'a duration such as "5m" or "1h 30m"'),
     "size": Kind(parse_size_octets, 'a size such as "25 MiB"'),
@@ -133,6 +147,8 @@ KINDS: dict[str, Kind] = {
         'a URL such as "redis://127.0.0.1:6379/0", "unix:///run/redis.sock" or '
         '"redis+sentinel://host:26379,host:26379/mymaster"',
     ),
+    "field_name": Kind(_read_field_name, 'the name of a header field such as "list-id"'),
+    "domain": Kind(_read_domain, 'a domain such as "example.org"'),
     "smarthost": Kind(
         _read_smarthost,
         'a URL such as "smtp://host:587" or "smtps://user:password@host:465"',
@@ -162,4 +178,6 @@ SourceAddress = Annotated[str, _kind("source")]
 Schedule = Annotated[str, _kind("schedule")]
 RedisUrl = Annotated[str, _kind("redis_url", secret=True)]
 SmarthostUrl = Annotated[str, _kind("smarthost", secret=True)]
+FieldName = Annotated[str, _kind("field_name")]
+DomainName = Annotated[str, _kind("domain")]
 Secret = Annotated[str, _kind("secret", secret=True)]

@@ -15,7 +15,7 @@ from relay.settings.catalogue import sections, show
 from relay.settings.document import read_document
 from relay.settings.environment import read_environment
 from relay.settings.kinds import parse_listen
-from relay.settings.schema import Route, Settings
+from relay.settings.schema import Section, Settings
 from relay.settings.values import Found, named_setting
 
 
@@ -42,15 +42,15 @@ def load(
     """
     environ = os.environ if environ is None else environ
     found = Found()
-    routes: tuple[Route, ...] = ()
+    tables: dict[str, tuple[Section, ...]] = {}
     chosen = str(config or environ.get("RELAY_CONFIG", ""))
     path = Path(chosen).absolute() if chosen else None
     if path is not None:
-        routes = read_document(path, found)
+        tables = read_document(path, found)
     read_environment(environ, found)
     for name, raw in (flags or {}).items():
         found.put(named_setting(name, "flag"), raw, f"flag {name}")
-    loaded = Loaded(_build(found, routes), found.origins, path)
+    loaded = Loaded(_build(found, tables), found.origins, path)
     _check_together(loaded)
     return loaded
 
@@ -64,13 +64,13 @@ def load_settings(
     return load(config, flags, environ).settings
 
 
-def _build(found: Found, routes: tuple[Route, ...]) -> Settings:
+def _build(found: Found, tables: dict[str, tuple[Section, ...]]) -> Settings:
     defaults = Settings()
     changed = {
         section: msgspec.structs.replace(getattr(defaults, section), **values)
         for section, values in found.values.items()
     }
-    return msgspec.structs.replace(defaults, routes=routes, **changed)
+    return msgspec.structs.replace(defaults, **tables, **changed)
 
 
 def listens(settings: Settings) -> list[tuple[str, str]]:

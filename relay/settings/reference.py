@@ -2,7 +2,7 @@
 
 import re
 
-from relay.settings.catalogue import Setting, route_settings, sections, show
+from relay.settings.catalogue import Setting, sections, show, tables
 from relay.settings.files import shipped
 
 _HEAD = """# Configuration
@@ -15,6 +15,9 @@ verb's own flag. `relay config show --origin` says which it was, `relay config c
 Secrets may also stand in a file: `RELAY_REDIS_URL_FILE=/run/secrets/redis_url`.
 """
 
+#: The section that a list of tables stands behind.
+_LISTED_AFTER = {"delivery": "routes", "dkim": "dkim_keys"}
+
 
 def reference() -> str:
     """The text of docs/configuration.md."""
@@ -23,9 +26,10 @@ def reference() -> str:
     for section, known in sections().items():
         parts.append(f"\n## [{section}]\n")
         parts += [_entry(setting, texts, setting.variable) for setting in known.values()]
-        if section == "delivery":
-            parts.append("\n## [[routes]]\n\n" + texts["routes", ""] + "\n")
-            parts += [_entry(setting, texts, "") for setting in route_settings().values()]
+        name = _LISTED_AFTER.get(section)
+        if name is not None:
+            parts.append(f"\n## [[{name}]]\n\n" + texts[name, ""] + "\n")
+            parts += [_entry(setting, texts, "") for setting in tables()[name].values()]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -39,19 +43,19 @@ def _entry(setting: Setting, texts: dict[tuple[str, str], str], variable: str) -
 
 
 def _texts() -> dict[tuple[str, str], str]:
-    """The comment above each setting, by section and key; that of [[routes]] under key ""."""
+    """The comment above each setting, by section and key; that of [[a list]] under key ""."""
     texts: dict[tuple[str, str], str] = {}
-    section, comment, is_route = "", [""], False
+    section, comment = "", [""]
     for line in shipped("relay.toml").read_text(encoding="utf-8").splitlines():
         if header := re.fullmatch(r"\[(\w+)\]", line):
-            section, comment, is_route = header[1], [], False
-        elif line == "# [[routes]]":
-            texts["routes", ""] = (
-                " ".join(comment).replace(" One [[routes]] table each:", "").strip()
-            )
-            comment, is_route = [], True
+            section, comment = header[1], []
+        elif listed := re.fullmatch(r"# \[\[(\w+)\]\]", line):
+            section = listed[1]
+            ending = f" One [[{section}]] table each:"
+            texts[section, ""] = " ".join(comment).replace(ending, "").strip()
+            comment = []
         elif key := re.match(r"(?:# )?(\w+) = ", line):
-            texts["routes" if is_route else section, key[1]] = " ".join(comment)
+            texts[section, key[1]] = " ".join(comment)
             comment = []
         elif line.startswith("#"):
             comment.append(line.lstrip("# "))

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from relay.settings.catalogue import Setting, route_settings, sections, show
+from relay.settings.catalogue import Setting, sections, show, tables
 from relay.settings.loader import Loaded
 from relay.settings.schema import Section
 
@@ -19,10 +19,11 @@ def as_toml(loaded: Loaded, *, with_origin: bool = False) -> str:
             origin = f"  # {loaded.origin(setting.name)}" if with_origin else ""
             lines.append(_line(setting, table) + origin)
         lines.append("")
-    for route in loaded.settings.routes:
-        lines.append("[[routes]]" + (f"  # {loaded.path}" if with_origin else ""))
-        lines += [_line(setting, route) for setting in route_settings().values()]
-        lines.append("")
+    for name, known in tables().items():
+        for table in getattr(loaded.settings, name):
+            lines.append(f"[[{name}]]" + (f"  # {loaded.path}" if with_origin else ""))
+            lines += [_line(setting, table) for setting in known.values()]
+            lines.append("")
     return "\n".join(lines)
 
 
@@ -38,12 +39,13 @@ def as_rows(loaded: Loaded) -> list[dict[str, Any]]:
         for section, known in sections().items()
         for setting in known.values()
     ]
-    for number, route in enumerate(loaded.settings.routes, 1):
-        values = {key: show(s, getattr(route, key)) for key, s in route_settings().items()}
-        origin = str(loaded.path)
-        rows.append(
-            {"name": f"routes[{number}]", "value": values, "variable": "", "origin": origin}
-        )
+    for name, known in tables().items():
+        for number, table in enumerate(getattr(loaded.settings, name), 1):
+            values = {key: show(setting, getattr(table, key)) for key, setting in known.items()}
+            origin = str(loaded.path)
+            rows.append(
+                {"name": f"{name}[{number}]", "value": values, "variable": "", "origin": origin}
+            )
     return rows
 
 

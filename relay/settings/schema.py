@@ -10,7 +10,9 @@ import msgspec
 
 from relay.settings.kinds import (
     Count,
+    DomainName,
     Duration,
+    FieldName,
     Listen,
     Nameserver,
     Network,
@@ -105,6 +107,54 @@ class Tls(Section, frozen=True):
 
     remember_broken: Duration = 3600.0  # 0: TLS is tried with every connection
     mta_sts: bool = True  # RFC 8461
+
+
+class Dkim(Section, frozen=True):
+    """What DKIM signatures cover and how; the keys are `dkim_keys`."""
+
+    canonicalization: Literal[
+        "relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"
+    ] = "relaxed/relaxed"
+    oversign: tuple[FieldName, ...] = (
+        "from",
+        "reply-to",
+        "subject",
+        "date",
+        "message-id",
+        "to",
+        "cc",
+        "mime-version",
+        "content-type",
+        "content-transfer-encoding",
+        "list-unsubscribe",
+        "list-unsubscribe-post",
+        "feedback-id",
+    )
+    sign: tuple[FieldName, ...] = (
+        "sender",
+        "in-reply-to",
+        "references",
+        "list-id",
+        "list-help",
+        "list-owner",
+        "list-post",
+        "list-subscribe",
+        "list-archive",
+        "auto-submitted",
+        "precedence",
+    )
+    lifetime: Duration = 0.0  # 0: signatures do not end
+    default_domain: DomainName = ""  # who signs for domains without a key; empty: nobody
+
+
+class DkimKey(Section, frozen=True):
+    """Where one private key lies, and for whom it signs."""
+
+    domain: DomainName
+    selector: str = "relay"
+    file: str = ""  # PEM
+    variable: str = ""  # an environment variable that holds the PEM text
+    tenant: str = ""  # empty: every tenant without a key of its own
 
 
 class Smtp(Section, frozen=True):
@@ -206,6 +256,8 @@ class Settings(Section, frozen=True):
     dns: Dns = Dns()
     routes: tuple[Route, ...] = ()
     tls: Tls = Tls()
+    dkim: Dkim = Dkim()
+    dkim_keys: tuple[DkimKey, ...] = ()
     smtp: Smtp = Smtp()
     http: Http = Http()
     sink: Sink = Sink()

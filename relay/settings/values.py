@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from relay.model.errors import ConfigError
-from relay.settings.catalogue import Setting, sections
+from relay.settings.catalogue import Setting, sections, tables
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False,
@@ -86,7 +86,7 @@ def known_section(section: str, origin: str) -> dict[str, Setting]:
     """The settings of a section by key; ConfigError where there is no such section."""
     known = sections().get(section)
     if known is None:
-        hint = did_you_mean(section, (*sections(), "routes"))
+        hint = did_you_mean(section, (*sections(), *tables()))
         raise ConfigError(f"{origin}: {section}: no such section{hint}")
     return known
 
