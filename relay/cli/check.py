@@ -1,22 +1,30 @@
 """What a configuration means: faults that no single value shows, found before anything starts."""
 
 from relay.delivery.directory import load_rule_files
+from relay.delivery.sign import load_keys, signing_rules
 from relay.ingress.gate import Gate
 from relay.ingress.http.server import check_exposure
 from relay.model.errors import ConfigError, LocalProtocolError
 from relay.net.dns_transport import parse_nameserver
 from relay.policy.route import RouteTable
+from relay.settings.catalogue import tables
 from relay.settings.loader import Loaded
 from relay.settings.schema import Mode, Settings
 from relay.smtp import command
 
 
-def check(loaded: Loaded) -> None:
-    """ConfigError with file, setting, fault and fix where a daemon would refuse to start."""
+def check(loaded: Loaded, *, signs: bool = True) -> None:
+    """ConfigError with file, setting, fault and fix where a daemon would refuse to start.
+
+    Only what `signs` needs the private keys: doors run where there are none.
+    """
     settings = loaded.settings
     try:
         RouteTable.from_settings(settings)
         load_rule_files(settings)
+        signing_rules(settings)
+        if signs:
+            load_keys(settings)
         for nameserver in settings.dns.nameservers:
             parse_nameserver(nameserver)
         Gate(settings.smtp)
@@ -57,5 +65,6 @@ def _check_sink(settings: Settings) -> None:
 def _placed(fault: str, loaded: Loaded) -> str:
     """The fault behind the place where its setting was made; faults of files name theirs."""
     name = fault.partition(":")[0]
-    place = str(loaded.path) if name.startswith("routes[") else loaded.origins.get(name)
+    is_listed = name.partition("[")[0] in tables()
+    place = str(loaded.path) if is_listed else loaded.origins.get(name)
     return f"{place}: {fault}" if place else fault

@@ -58,6 +58,6 @@ def start_daemon(service: str, config: str, changes: list[str] | None) -> "Setti
         raise ConfigError(
             "redis.url: is not set; `relay up` starts a private Redis, the other daemons need one"
         )
-    check(loaded)
+    check(loaded, signs=service == "worker")
     configure_logging(settings, service=service, block=SHARED_BLOCK)
     return settings

@@ -284,6 +284,19 @@ class Context:
             kept = again.recipient_ids if again is not None else ()
             self.revoked.difference_update(set(load.recipient_ids).difference(kept))
 
+    async def sign(self, loads: Sequence[Load]) -> None:
+        """Put DKIM signatures on what is held and not sent yet, where there are keys."""
+        signer = self.directory.signer
+        if signer is None or not loads:
+            return
+        messages = {load.message.queue_id: load.message for load in loads}
+        signed = await signer.sign(list(messages.values()))
+        for load in loads:
+            message = signed.get(load.message.queue_id)
+            if message is not None:
+                self._octets += len(message.content) - len(load.message.content)
+                load.carry(message)
+
     # -- before the dot ----------------------------------------------------------------------
 
     def is_revoked(self, load: Load) -> bool:

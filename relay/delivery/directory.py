@@ -3,6 +3,7 @@
 import msgspec
 
 from relay.delivery.routing import own_name, rules_digest
+from relay.delivery.sign import Signer, signer_of
 from relay.delivery.sts_policies import StsPolicies
 from relay.net.dns_cache import DnsCache
 from relay.net.resolver import Resolver
@@ -14,11 +15,10 @@ from relay.settings.schema import Settings
 
 
 class Directory(msgspec.Struct, frozen=True):
-    """Settings, static routes, shaping, reply rules, the resolver and our own name.
+    """Settings, static routes, shaping, reply rules, the resolver, our own name, the signer.
 
-    `sts` are the MTA-STS policies of recipient domains, None where they are not asked for.
-
-    `digest` tells routes made under these rules from others.
+    `sts` are the MTA-STS policies of recipient domains, None where they are not asked for; `signer`
+    is None where no key is configured. `digest` tells routes made under these rules from others.
     """
 
     settings: Settings
@@ -29,6 +29,7 @@ class Directory(msgspec.Struct, frozen=True):
     hello_name: str
     digest: bytes
     sts: StsPolicies | None = None
+    signer: Signer | None = None
 
 
 def load_directory(
@@ -46,6 +47,7 @@ def load_directory(
         hello_name=own_name(settings),
         digest=rules_digest(settings, routes, shaping),
         sts=StsPolicies.from_settings(settings, resolver, cache),
+        signer=signer_of(settings),
     )
 
 

@@ -103,6 +103,8 @@ class Engine:
             asyncio.create_task(self._reporter.run(), name="meter"),
             asyncio.create_task(AgeSweep(lambda: self._store, provider_of).run(), name="ages"),
         ]
+        if directory.signer is not None:
+            self._tasks.append(asyncio.create_task(directory.signer.watch(), name="dkim"))
         if doubt := doubt_of_name(self.settings):
             _log.warning("engine.name_not_public", text=doubt)
         _log.info("engine.started", mode=mode, incarnation=work.holder, **info)
@@ -247,5 +249,7 @@ class Engine:
         if self._context.directory.sts is not None:
             await self._context.directory.sts.aclose()
         await self._resolver.aclose()
+        if (signer := self._context.directory.signer) is not None:
+            signer.close()
         await self._store.close()
         _log.info("engine.stopped", settled=settled)

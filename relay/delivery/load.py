@@ -38,6 +38,11 @@ class Load(msgspec.Struct, eq=False):
         """The message with the recipients of this load only."""
         return msgspec.structs.replace(self.message, recipients=self.recipients)
 
+    def carry(self, message: ClaimedMessage) -> None:
+        """Carry this form of the message instead."""
+        self.message = message
+        self.transaction = load_of(message, self.recipients).transaction
+
     def of(self, recipients: tuple[ClaimedRecipient, ...]) -> "Load":
         """The same message for some of its recipients."""
         load = load_of(self.message, recipients)

@@ -98,11 +98,13 @@ class Supply:
         context.noticed(self._lane, claim, carrier.plan)
         self.claim = claim
         live, expired = without_expired(claim, context.now())
-        for load in loads_of(live, carrier.plan.shape.recipients_per_transaction):
+        loads = list(loads_of(live, carrier.plan.shape.recipients_per_transaction))
+        for load in loads:
             context.hold(load)
-            self._loads.append(load)
+        self._loads += loads
         late = context.without_session(expired, EXPIRED, State.EXPIRED)
         await context.settle(late, expired.messages)
+        await context.sign(loads)
 
     async def _give_back(self, loads: list[Load]) -> None:
         self._loads.clear()

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from relay.model.errors import ConfigError
 from relay.settings.catalogue import sections, table_type, tables
-from relay.settings.schema import Section
+from relay.settings.schema import DkimKey, Section
 from relay.settings.toml import parse_toml
 from relay.settings.values import Found, known_section, read_value, refuse_key
-
 
 #: What a table of a list cannot be without, and an example of it.
 _NEEDED = {
@@ -35,7 +36,8 @@ def read_document(path: Path, found: Found) -> dict[str, tuple[Section, ...]]:
                 refuse_key(f"{section}.{key}", known, origin)
             found.put(known[key], raw, origin)
     _find_neighbours(path, found)
-    return {name: _read_tables(name, document.get(name, []), lines) for name in tables()}
+    lists = {name: _read_tables(name, document.get(name, []), lines) for name in tables()}
+    return lists | {"dkim_keys": tuple(_beside(path, key) for key in lists["dkim_keys"])}
 
 
 def _parse(path: Path) -> tuple[str, dict[str, Any]]:
@@ -75,6 +77,12 @@ def _find_neighbours(path: Path, found: Found) -> None:
         neighbour = path.parent / (named or f"{key}.toml")
         if named or neighbour.is_file():
             found.put(setting, str(neighbour), found.origins.get(setting.name, f"beside {path}"))
+
+
+def _beside(path: Path, key: Section) -> Section:
+    """Relative paths of keys count from the configuration file, too."""
+    assert isinstance(key, DkimKey)
+    return msgspec.structs.replace(key, file=str(path.parent / key.file)) if key.file else key
 
 
 class _Lines:

@@ -18,41 +18,13 @@ from typing import Protocol
 
 import msgspec
 
+from relay.settings.schema import Dkim
+
 #: Signed as often as they stand and once more, so that none can be added (RFC 6376 §8.15): a
 #: program shows or obeys the one that it finds first, which need not be the one that was signed.
-#: From is demanded (§5.4); Subject, Date, To, Cc are what people see; Reply-To is where answers go;
-#: Message-ID is what threads and receivers' counts rest on; the MIME fields say how the body is to
-#: be read; the two List-Unsubscribe fields make a receiver send a request to an address (RFC 8058
-#: §4 demands that they are signed); Feedback-ID assigns complaints to us.
-OVERSIGNED = (
-    "from",
-    "reply-to",
-    "subject",
-    "date",
-    "message-id",
-    "to",
-    "cc",
-    "mime-version",
-    "content-type",
-    "content-transfer-encoding",
-    "list-unsubscribe",
-    "list-unsubscribe-post",
-    "feedback-id",
-)
+OVERSIGNED = Dkim().oversign
 #: Signed as often as they stand; others may add theirs, as mailing lists do.
-SIGNED = (
-    "sender",
-    "in-reply-to",
-    "references",
-    "list-id",
-    "list-help",
-    "list-owner",
-    "list-post",
-    "list-subscribe",
-    "list-archive",
-    "auto-submitted",
-    "precedence",
-)
+SIGNED = Dkim().sign
 #: Added or changed on the way, so that signing them breaks the signature (RFC 6376 §5.4.1).
 NEVER_SIGNED = frozenset(
     {
