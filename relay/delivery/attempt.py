@@ -87,6 +87,7 @@ async def send(
         connect_s=carrier.connect_s,
         dialogue="" if is_done else result.dialogue,
         has_other_host=carrier.has_other_host(load),
+        is_dsn_passed=result.is_dsn_passed,
     )
     again, outcomes = conclude(load, verdicts, facts)
     await context.settle(outcomes, [load.message])

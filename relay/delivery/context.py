@@ -16,7 +16,7 @@ from relay.delivery.measures import Measures
 from relay.delivery.notes import Notes
 from relay.delivery.outcomes import Facts, RetryRules, unattempted
 from relay.delivery.plan import Plan, plan_for
-from relay.delivery.reports import reports_for
+from relay.delivery.reports import with_reports
 from relay.delivery.routes import Routes
 from relay.delivery.routing import Unroutable
 from relay.delivery.values import Endpoint
@@ -355,7 +355,8 @@ class Context:
             return
         log_outcomes(outcomes)
         self.measures.ended(outcomes, messages, self.now())
-        await self.settler.settle(outcomes, reports_for(outcomes, messages, self.directory))
+        for part, reports in with_reports(outcomes, messages, self.directory):
+            await self.settler.settle(part, reports)
 
     def without_session(self, claim: Claim, verdict: Verdict, state: State) -> list[Outcome]:
         """Outcomes of a claim for which no packet leaves."""

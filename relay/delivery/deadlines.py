@@ -7,6 +7,7 @@ import structlog
 
 from relay.delivery.dsn import Reported, Subject
 from relay.delivery.reports import Postmaster, report
+from relay.model.dsn import DELAY, FAILURE, RecipientDsn
 from relay.model.errors import NotFound
 from relay.model.message import Submission
 from relay.policy.classify import status_code
@@ -40,17 +41,30 @@ async def do_what_is_due(deadlines: Deadlines, queue_id: str, postmaster: Postma
 async def _reports(deadlines: Deadlines, due: Due, postmaster: Postmaster) -> list[Submission]:
     if not due.wants_report:
         return []
+    letter = DELAY if due.kind == "notice" else FAILURE
+    asked = [(record, RecipientDsn.unpacked(record.dsn)) for _, record in due.recipients]
+    told = [(record, dsn) for record, dsn in asked if dsn.wants(letter, default=True)]
+    if not told:
+        return []
     try:
         content = await deadlines.store.content(due.queue_id)
     except NotFound:
         content = b""
     message = due.message
-    subject = Subject(message.reverse_path, message.message_id, message.created_ms / 1000, content)
-    recipients = [_reported(record, due) for _, record in due.recipients]
+    subject = Subject(
+        queue_id=due.queue_id,
+        reverse_path=message.reverse_path,
+        message_id=message.message_id,
+        created=message.created_ms / 1000,
+        content=content,
+        ret=message.ret,
+        envid=message.envid,
+    )
+    recipients = [_reported(record, dsn, due) for record, dsn in told]
     return report(subject, recipients, postmaster)
 
 
-def _reported(record: RecipientRecord, due: Due) -> Reported:
+def _reported(record: RecipientRecord, dsn: RecipientDsn, due: Due) -> Reported:
     """A recipient as the report tells of it, with what the last server said, if any spoke."""
     action, status, text = _SAID[due.kind]
     remote, reply = unpack_answer(record.answer)
@@ -63,4 +77,6 @@ def _reported(record: RecipientRecord, due: Due) -> Reported:
         text=record.text or text,
         remote=remote.host if remote is not None else "",
         diagnostic=str(reply) if reply is not None else "",
+        orcpt=dsn.orcpt,
+        retry_until=due.message.expires_ms / 1000 if due.kind == "notice" else 0.0,
     )

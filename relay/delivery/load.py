@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from relay.delivery.values import Transaction
+from relay.model.dsn import NOTHING_ASKED, Dsn
 from relay.model.message import ClaimedMessage, ClaimedRecipient
 from relay.store.claims import Claim
 
@@ -59,9 +60,19 @@ def load_of(message: ClaimedMessage, recipients: tuple[ClaimedRecipient, ...]) -
         size=message.size,
         is_8bit=message.is_8bit,
         needs_smtputf8=message.needs_smtputf8,
+        dsn=_dsn_of(message, recipients),
         key=message.queue_id,
     )
     return Load(message, recipients, transaction)
+
+
+def _dsn_of(message: ClaimedMessage, recipients: tuple[ClaimedRecipient, ...]) -> Dsn | None:
+    asked = tuple(item.dsn for item in recipients if item.dsn is not NOTHING_ASKED)
+    if asked:
+        asked = tuple(item.dsn for item in recipients)
+    elif not message.ret and not message.envid:
+        return None
+    return Dsn(message.ret, message.envid, asked)
 
 
 def loads_of(claim: Claim, recipients_per_transaction: int) -> Iterator[Load]:

@@ -259,6 +259,7 @@ class Session:
             broken=broken,
             dot_sent=dot_sent,
             is_local=exchange.is_local,
+            is_dsn_passed=transaction.dsn is not None and self.extensions.dsn,
             timings=timings,
             transcript=Transcript(self._opening, exchange, broken),
         )

@@ -5,6 +5,17 @@ from collections.abc import Callable
 
 import msgspec
 
+from relay.model.dsn import (
+    ENVID_LENGTH,
+    FULL,
+    HEADERS,
+    ORCPT_LENGTH,
+    RecipientDsn,
+    is_envid,
+    is_orcpt,
+    notify_letters,
+)
+
 #: `<path>` with quoted strings that may hold blanks and brackets, or a path without brackets.
 _PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>|([^\s<>]+)')
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([!-<>-~\u0080-\U0010ffff]+))?")
@@ -48,7 +59,7 @@ def parse_path_argument(argument: str, keyword: str) -> PathArgument:
 def mail_parameter_fault(
     given: PathArgument, *, size_limit: int, has_room: Callable[[int], bool]
 ) -> str:
-    """The refusal for the parameters of MAIL (RFC 1870, 6152, 6531), "" where all is well."""
+    """The refusal for the parameters of MAIL (RFC 1870, 3461, 6152, 6531), "" where all is well."""
     for name, value in given.parameters.items():
         if name == "SIZE":
             if value is None or not value.isascii() or not value.isdigit() or len(value) > 20:
@@ -63,9 +74,35 @@ def mail_parameter_fault(
         elif name == "SMTPUTF8":
             if value is not None:
                 return "501 5.5.4 SMTPUTF8 takes no value"
+        elif name == "RET":
+            if value is None or value.upper() not in (FULL, HEADERS):
+                return "501 5.5.4 RET is FULL or HDRS"
+        elif name == "ENVID":
+            if value is None or not is_envid(value):
+                return f"501 5.5.4 ENVID needs xtext of at most {ENVID_LENGTH} characters"
         else:
             return f"555 5.5.4 Parameter {name[:40]} not recognized"
     return ""
+
+
+def recipient_dsn(given: PathArgument, *, uses_smtputf8: bool) -> RecipientDsn | str:
+    """NOTIFY and ORCPT of RCPT (RFC 3461 §4.1, §4.2), or the refusal of its parameters."""
+    notify = orcpt = ""
+    for name, value in given.parameters.items():
+        if name == "NOTIFY":
+            try:
+                notify = notify_letters(value or "")
+            except ValueError:
+                return "501 5.5.4 NOTIFY is NEVER, or of SUCCESS, FAILURE, DELAY each once"
+        elif name == "ORCPT":
+            orcpt = value or ""
+            if not is_orcpt(orcpt):
+                return f"501 5.5.4 ORCPT needs type;xtext of at most {ORCPT_LENGTH} characters"
+            if not orcpt.isascii() and not uses_smtputf8:
+                return "501 5.5.4 ORCPT is not ASCII and SMTPUTF8 was not given"
+        else:
+            return f"555 5.5.4 Parameter {name[:40]} not recognized"
+    return RecipientDsn(notify, orcpt)
 
 
 def charset_fault(given: PathArgument, *, uses_smtputf8: bool) -> str:

@@ -170,7 +170,14 @@ class SubmissionSession(SmtpProtocol):
         if not self._hello_command(name):
             return "" if self.is_over else "501 5.5.4 Syntax: EHLO hostname"
         self._is_extended = True
-        words = [self.hostname, "PIPELINING", f"SIZE {self._size_limit}", "8BITMIME", "SMTPUTF8"]
+        words = [
+            self.hostname,
+            "PIPELINING",
+            f"SIZE {self._size_limit}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "DSN",
+        ]
         if self.tls_context is not None and self._tls_protocol is None:
             words.append("STARTTLS")
         lines = [f"250-{word}\r\n" for word in words]

@@ -14,10 +14,12 @@ from relay.ingress.smtp_argument import (
     charset_fault,
     mail_parameter_fault,
     parse_path_argument,
+    recipient_dsn,
 )
 from relay.ingress.submit import Draft
 from relay.ingress.trace import Origin
 from relay.model.address import Address, parse_address, parse_reverse_path
+from relay.model.dsn import NOTHING_ASKED, Dsn, RecipientDsn
 from relay.model.errors import SubmissionRefused
 from relay.model.message import Receipt
 from relay.settings.schema import Settings
@@ -65,6 +67,8 @@ class Transaction:
         self._reverse_path: Address | None = None
         self._uses_smtputf8 = False
         self._forward_paths: list[Address] = []
+        self._ret = self._envid = ""
+        self._asked: dict[int, RecipientDsn] = {}  # by the position of the forward-path
         self.is_open = False
         self.refused = 0
 
@@ -93,6 +97,8 @@ class Transaction:
             self._reverse_path = parse_reverse_path(given.path)
         except SubmissionRefused as refused:
             return f"553 5.1.7 {refused.findings[0].message}"
+        self._ret = (given.parameters.get("RET") or "").upper()
+        self._envid = given.parameters.get("ENVID") or ""
         self.is_open = True
         return SENDER_OK
 
@@ -108,8 +114,14 @@ class Transaction:
             given = parse_path_argument(argument, "TO:")
         except ArgumentFault as fault:
             return f"501 5.5.4 {fault}"
+        asked = NOTHING_ASKED
         if given.parameters:
-            return f"555 5.5.4 Parameter {next(iter(given.parameters))[:40]} not recognized"
+            if not self._client.is_extended:
+                return "501 5.5.4 Parameters need EHLO"
+            said = recipient_dsn(given, uses_smtputf8=self._uses_smtputf8)
+            if isinstance(said, str):
+                return said
+            asked = said
         if not self._around.gate.may_relay(self._client.address):
             return "554 5.7.1 Relay access denied"
         refusal = charset_fault(given, uses_smtputf8=self._uses_smtputf8)
@@ -124,7 +136,16 @@ class Transaction:
             self._forward_paths.append(parse_address(path))
         except SubmissionRefused as refused:
             return f"553 5.1.3 {refused.findings[0].message}"
+        if asked is not NOTHING_ASKED:
+            self._asked[len(self._forward_paths) - 1] = asked
         return RECIPIENT_OK
+
+    def _dsn(self) -> Dsn | None:
+        if not (self._asked or self._ret or self._envid):
+            return None
+        count = len(self._forward_paths) if self._asked else 0
+        asked = tuple(self._asked.get(position, NOTHING_ASKED) for position in range(count))
+        return Dsn(self._ret, self._envid, asked)
 
     async def hand_over(self, reader: DataReader) -> str | bytes:
         """Queue what was read; what submitting raises is the session's to answer."""
@@ -140,6 +161,7 @@ class Transaction:
             ingress="smtp",
             origin=self._client.origin(uses_smtputf8=self._uses_smtputf8),
             accepts_smtputf8=self._uses_smtputf8,
+            dsn=self._dsn(),
             max_recipients=self._limits.max_recipients,
         )
         receipt = await self._around.submit(draft)

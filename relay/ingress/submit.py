@@ -19,6 +19,7 @@ from relay.ingress.header_block import HeaderBlock, rewrite, scan
 from relay.ingress.labels import PREFIX, Labels, check_labels, labels_of
 from relay.ingress.trace import Origin, date_value, received_field
 from relay.model.address import Address
+from relay.model.dsn import Dsn
 from relay.model.errors import Finding, MessageTooLarge, SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import Receipt, Submission
@@ -56,6 +57,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A message as a door hands it over: the envelope parsed, the content as it came.
 
     `accepts_smtputf8` is what the SMTP client declared; None: decide by the header (RFC 6532).
+    `dsn` has what is said of reports, in the order of `forward_paths`.
     `digest` stands for the whole request where the content is made anew each time.
     """
 
@@ -67,6 +69,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels = Labels()
     tenant: str = "default"
     accepts_smtputf8: bool | None = None
+    dsn: Dsn | None = None
     expires_after_s: float | None = None
     max_recipients: int | None = None
     digest: str = ""
@@ -162,7 +165,8 @@ class Submitter:
         final = rewrite(content, block, top=top, drop=drop)
         mail_class = labels.mail_class or class_of(block)
         forward_paths = tuple(dict.fromkeys(draft.forward_paths))
-        wants_dsn = draft.ingress in _DSN_DOORS
+        dsn = _dsn_of(draft, forward_paths)
+        wants_dsn = draft.ingress in _DSN_DOORS or (dsn is not None and dsn.asks_for_reports)
         retry = self._settings.retry
         expiry_s = draft.expires_after_s
         if expiry_s is None:
@@ -185,6 +189,7 @@ class Submitter:
             is_8bit=eight_bit,
             needs_smtputf8=_needs_smtputf8(draft, content, block, is_8bit=eight_bit),
             wants_dsn=wants_dsn,
+            dsn=dsn,
             expires_after_s=expiry_s,
             delay_notice_after_s=retry.delay_notice if wants_dsn else 0.0,
             idempotency_key=labels.idempotency_key,
@@ -235,6 +240,15 @@ def _sort(
         )
         (warnings if is_let_pass else errors).append(finding)
     return errors, warnings
+
+
+def _dsn_of(draft: Draft, forward_paths: tuple[Address, ...]) -> Dsn | None:
+    """What is said of reports, in the order of the paths; of one given twice the first counts."""
+    dsn = draft.dsn
+    if dsn is None or not dsn.recipients or len(forward_paths) == len(draft.forward_paths):
+        return dsn
+    first = dict(reversed(list(zip(draft.forward_paths, dsn.recipients, strict=True))))
+    return Dsn(dsn.ret, dsn.envid, tuple(first[path] for path in forward_paths))
 
 
 def _needs_smtputf8(draft: Draft, content: bytes, block: HeaderBlock, *, is_8bit: bool) -> bool:

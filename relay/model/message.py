@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from relay.model.address import Address
+from relay.model.dsn import NOTHING_ASKED, Dsn, RecipientDsn
 from relay.model.state import State
 from relay.model.verdict import Verdict
 
@@ -14,6 +15,9 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     `destinations[i]` is where `forward_paths[i]` is grouped: its domain or `[route]`.
     `expires_after_s`, `delay_notice_after_s` count from acceptance; 0 = no delay notice.
+    `wants_dsn`: whether reports may be due, by its door or by what `dsn` asks for.
+    Of a report: `reports_on` is the queue-id of what it tells of, `hourly_limit` how many its
+    recipient gets in an hour at most.
     """
 
     queue_id: str
@@ -31,10 +35,13 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     is_8bit: bool = False
     needs_smtputf8: bool = False
     wants_dsn: bool = False
+    dsn: Dsn | None = None
     expires_after_s: float = 172800.0
     delay_notice_after_s: float = 0.0
     idempotency_key: str = ""
     digest: str = ""
+    reports_on: str = ""
+    hourly_limit: int = 0
 
 
 class ReceiptRecipient(msgspec.Struct, frozen=True):
@@ -67,6 +74,7 @@ class ClaimedRecipient(msgspec.Struct, frozen=True):
     attempt: int
     step: int
     queue: str
+    dsn: RecipientDsn = NOTHING_ASKED
 
 
 class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +96,8 @@ class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
     is_8bit: bool = False
     needs_smtputf8: bool = False
     wants_dsn: bool = False
+    ret: str = ""
+    envid: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +106,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `state` is delivered, failed, expired, deferred, held, or ready (given back: costs no step).
     `delay_s`: deferred: until the next attempt. `advance`: whether the step moves. `events`: the
     types to record, at most two, all with the payload `event`. `told`: what only the log tells.
+    `is_dsn_passed`: the host that took it owes the report of success (RFC 3461 §5.2.1), not we.
     """
 
     queue_id: str
@@ -109,3 +120,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[str, ...] = ()
     event: dict[str, Any] = {}
     told: dict[str, Any] = {}
+    is_dsn_passed: bool = False

@@ -209,6 +209,11 @@ class Retry(Section, frozen=True):
     delay_notice: Duration = 4 * 3600.0  # 0: none
 
 
+class Reports(Section, frozen=True):
+    per_sender: PositiveCount = 200  # reports to one address within an hour
+    full_message: Size = 50 * 1024  # octets; Postfix bounce_size_limit 50,000
+
+
 class Worker(Section, frozen=True):
     processes: Count = 0  # 0: one per core
     max_sessions: PositiveCount = 500
@@ -263,6 +268,7 @@ class Settings(Section, frozen=True):
     sink: Sink = Sink()
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    reports: Reports = Reports()
     worker: Worker = Worker()
     limits: Limits = Limits()
     events: Events = Events()

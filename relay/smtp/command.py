@@ -8,6 +8,15 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from relay.model.dsn import (
+    FULL,
+    HEADERS,
+    RecipientDsn,
+    ascii_orcpt,
+    is_envid,
+    is_orcpt,
+    notify_value,
+)
 from relay.model.errors import LocalProtocolError
 
 # Plain strings, not an enum: they are dictionary keys for every reply that is read.
@@ -59,17 +68,28 @@ def hello(verb: str, name: str) -> bytes:
 
 
 def mail(
-    reverse_path: str, *, size: int | None = None, is_8bit: bool = False, smtputf8: bool = False
+    reverse_path: str,
+    *,
+    size: int | None = None,
+    is_8bit: bool = False,
+    smtputf8: bool = False,
+    ret: str = "",
+    envid: str = "",
 ) -> bytes:
     """MAIL with the parameters that were given; an empty reverse-path is the null one.
 
-    `size` in octets (RFC 1870), BODY=8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531 §3.4).
+    `size` in octets (RFC 1870), BODY=8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531 §3.4),
+    RET and ENVID (RFC 3461 §4.3, §4.4).
     """
     line = b"MAIL FROM:<%b>" % _path(reverse_path)
     if size is not None:
         line += b" SIZE=%d" % size
     if is_8bit:
         line += b" BODY=8BITMIME"
+    if ret:
+        line += b" RET=%b" % _checked("RET", ret, ret in (FULL, HEADERS))
+    if envid:
+        line += b" ENVID=%b" % _checked("ENVID", envid, is_envid(envid))
     return line + (b" SMTPUTF8\r\n" if smtputf8 else b"\r\n")
 
 
@@ -78,6 +98,23 @@ def rcpt(forward_path: str) -> bytes:
     if not forward_path:
         raise LocalProtocolError("an empty forward-path")
     return b"RCPT TO:<%b>\r\n" % _path(forward_path)
+
+
+def rcpt_with_dsn(forward_path: str, dsn: RecipientDsn, *, smtputf8: bool = False) -> bytes:
+    """RCPT with NOTIFY and ORCPT as they were given (RFC 3461 §5.2.1)."""
+    line = rcpt(forward_path)[:-2]
+    if dsn.notify:
+        line += b" NOTIFY=%b" % notify_value(dsn.notify).encode("ascii")
+    if dsn.orcpt:
+        orcpt = dsn.orcpt if smtputf8 else ascii_orcpt(dsn.orcpt)
+        line += b" ORCPT=%b" % _checked("ORCPT", orcpt, is_orcpt(dsn.orcpt))
+    return line + b"\r\n"
+
+
+def _checked(name: str, value: str, is_good: bool) -> bytes:
+    if not is_good:
+        raise LocalProtocolError(f"not a value of {name}: {ascii(value)[:100]}")
+    return value.encode()
 
 
 def auth(mechanism: str, initial_response: bytes | None) -> bytes:

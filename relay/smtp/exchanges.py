@@ -277,11 +277,21 @@ def _local_refusal(transaction: Transaction, extensions: Extensions) -> Reply | 
 
 
 def _envelope(transaction: Transaction, extensions: Extensions) -> list[bytes]:
-    """MAIL with what the peer offers of SIZE, 8BITMIME and SMTPUTF8, then RCPT…, then DATA."""
+    """MAIL with what the peer offers of SIZE, 8BITMIME, SMTPUTF8 and DSN, then RCPT…, then DATA."""
+    dsn = transaction.dsn if extensions.dsn else None
+    smtputf8 = extensions.smtputf8 and _is_utf8(transaction)
     mail = command.mail(
         transaction.reverse_path,
         size=_declared_octets(transaction) if extensions.size else None,
         is_8bit=transaction.is_8bit and extensions.eight_bit_mime,
-        smtputf8=extensions.smtputf8 and _is_utf8(transaction),
+        smtputf8=smtputf8,
+        ret=dsn.ret if dsn is not None else "",
+        envid=dsn.envid if dsn is not None else "",
     )
+    if dsn is not None and dsn.recipients:
+        rcpts = [
+            command.rcpt_with_dsn(path, asked, smtputf8=smtputf8)
+            for path, asked in zip(transaction.forward_paths, dsn.recipients, strict=True)
+        ]
+        return [mail, *rcpts, command.DATA_LINE]
     return [mail, *map(command.rcpt, transaction.forward_paths), command.DATA_LINE]

@@ -4,6 +4,7 @@ from enum import Enum
 
 import msgspec
 
+from relay.model.dsn import Dsn
 from relay.model.reply import Reply
 
 
@@ -12,6 +13,7 @@ class Transaction(msgspec.Struct, eq=False):
 
     `reverse_path` is empty for the null reverse-path. `content` has CRLF line ends and no
     dot-stuffing; `size` is what SIZE= declares (RFC 1870), 0 means the length of the content.
+    `dsn` is said where the peer offers DSN (RFC 3461 §5.2.1).
     """
 
     reverse_path: str
@@ -20,6 +22,7 @@ class Transaction(msgspec.Struct, eq=False):
     size: int = 0
     is_8bit: bool = False
     needs_smtputf8: bool = False
+    dsn: Dsn | None = None
     key: object = None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from relay.model.dsn import RecipientDsn
 from relay.model.errors import LeaseLost, NotFound, StoreError, StoreUnavailable
 from relay.model.message import ClaimedMessage, ClaimedRecipient
 from relay.store.codec import (
@@ -100,8 +101,10 @@ class Claims:
     def _claimed(self, queue: str, queue_id: bytes, raw: bytes, rows: bytes) -> ClaimedMessage:
         record, name = decode_message(raw), queue_id.decode()
         recipients = tuple(
-            ClaimedRecipient(number, address, destination, attempt, step, queue)
-            for number, address, destination, attempt, step in unpack(rows)
+            ClaimedRecipient(
+                number, address, destination, attempt, step, queue, *map(RecipientDsn.unpacked, dsn)
+            )
+            for number, address, destination, attempt, step, *dsn in unpack(rows)
             if not self.holdings.has(f"{name}.{number}", attempt)
         )
         for item in recipients:
@@ -123,6 +126,8 @@ class Claims:
             is_8bit=bool(record.flags & FLAG_8BIT),
             needs_smtputf8=bool(record.flags & FLAG_SMTPUTF8),
             wants_dsn=bool(record.flags & FLAG_DSN),
+            ret=record.ret,
+            envid=record.envid,
         )
 
     async def _hold(self, message: ClaimedMessage, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import zstandard
 
+from relay.model.dsn import FULL, HEADERS
 from relay.model.errors import StoreError
 from relay.model.message import Submission
 from relay.store.keys import CLASS_LETTER, CLASS_OF_LETTER
@@ -21,6 +22,9 @@ RECORD_VERSION: Final = 1
 COMPRESS_ABOVE_OCTETS = 1024
 
 FLAG_8BIT, FLAG_SMTPUTF8, FLAG_DSN = 1, 2, 4
+#: RET of MAIL (RFC 3461 §4.3).
+FLAG_OF_RET = {"": 0, FULL: 8, HEADERS: 16}
+_RET_OF_FLAGS = {flag: ret for ret, flag in FLAG_OF_RET.items()}
 
 _PLAIN, _ZSTD = b"\x00", b"\x01"
 _compressor = zstandard.ZstdCompressor(level=1)
@@ -57,6 +61,16 @@ class MessageRecord(msgspec.Struct, array_like=True):
     def metadata(self) -> dict[str, str]:
         return dict(json.loads(self.labels)[1]) if self.labels else {}
 
+    @property
+    def ret(self) -> str:
+        return _RET_OF_FLAGS.get(self.flags & 24, "")
+
+
+class StoredMessage(MessageRecord, array_like=True):
+    """A message's record as it is read, with what stands at the end of some."""
+
+    envid: str = ""
+
 
 #: Left of a holder's name when its claim is over (`sign_of` in `lua/_state.lua`).
 SIGN_CHARACTERS: Final = 6
@@ -78,6 +92,7 @@ class RecipientRecord(msgspec.Struct, array_like=True):
     holder: str
     wish: str
     answer: str = ""
+    dsn: str = ""
 
 
 def message_record(submission: Submission) -> MessageRecord:
@@ -90,7 +105,10 @@ def message_record(submission: Submission) -> MessageRecord:
         | (FLAG_SMTPUTF8 if submission.needs_smtputf8 else 0)
         | (FLAG_DSN if submission.wants_dsn else 0)
     )
-    return MessageRecord(
+    dsn = submission.dsn
+    if dsn is not None:
+        flags |= FLAG_OF_RET[dsn.ret]
+    record = MessageRecord(
         RECORD_VERSION,
         str(submission.reverse_path or ""),
         submission.tenant,
@@ -106,10 +124,13 @@ def message_record(submission: Submission) -> MessageRecord:
         flags,
         submission.ingress,
     )
+    if dsn is None or not dsn.envid:
+        return record
+    return StoredMessage(**msgspec.structs.asdict(record), envid=dsn.envid)
 
 
 _encoder = msgspec.msgpack.Encoder()
-_message_decoder = msgspec.msgpack.Decoder(MessageRecord)
+_message_decoder = msgspec.msgpack.Decoder(StoredMessage)
 _recipient_decoder = msgspec.msgpack.Decoder(RecipientRecord)
 
 
@@ -138,7 +159,7 @@ def unpack(data: bytes) -> Any:
     return msgspec.msgpack.decode(data)
 
 
-def decode_message(data: bytes) -> MessageRecord:
+def decode_message(data: bytes) -> StoredMessage:
     """A message record; StoreError where it cannot be read."""
     try:
         return _message_decoder.decode(data)

@@ -13,8 +13,8 @@ import msgspec
 from relay.model.message import Submission
 from relay.store.codec import (
     FLAG_DSN,
-    MessageRecord,
     RecipientRecord,
+    StoredMessage,
     decode_message,
     encode_content,
     unpack,
@@ -34,7 +34,7 @@ class Due(msgspec.Struct, frozen=True):
     queue_id: str
     start: int
     kind: str
-    message: MessageRecord
+    message: StoredMessage
     recipients: tuple[tuple[int, RecipientRecord], ...]
     following: int
     asked: str

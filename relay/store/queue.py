@@ -371,16 +371,21 @@ def _receipt(queue_id: str, message_id: str, addresses: Iterable[str], status: s
 
 
 def rows_of(submission: Submission) -> list[list[str]]:
-    """Address and destination ("" where it is the domain) of each recipient."""
-    return [
+    """Address and destination ("" where it is the domain) of each recipient; what its DSN asks."""
+    rows = [
         [str(path), destination if destination != path.domain else ""]
         for path, destination in zip(submission.forward_paths, submission.destinations, strict=True)
     ]
+    if submission.dsn is not None:
+        for row, asked in zip(rows, submission.dsn.recipients, strict=False):
+            if packed := asked.packed():
+                row.append(packed)
+    return rows
 
 
 def accept_request(submission: Submission, rows: list[list[str]], first: int) -> dict[str, object]:
     """What `add_message` of the scripts takes (see `lua/_accept.lua`)."""
-    return {
+    request: dict[str, object] = {
         "id": submission.queue_id,
         "m": pack_nested(message_record(submission)),
         "expires_ms": int(submission.expires_after_s * 1000),
@@ -393,3 +398,6 @@ def accept_request(submission: Submission, rows: list[list[str]], first: int) ->
         "idem": submission.idempotency_key,
         "digest": submission.digest,
     }
+    if submission.hourly_limit:
+        request |= {"hourly": submission.hourly_limit, "reports_on": submission.reports_on}
+    return request

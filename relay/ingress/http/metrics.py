@@ -38,6 +38,7 @@ _COUNTERS = (
     ("relay_recipients_uncertain", "Recipients with an unknown last reply.", (), "uncertain"),
     ("relay_recipients_duplicate", "Deliveries known to be one too many.", (), "duplicates"),
     ("relay_recipients_poisoned", "Recipients held because they ended workers.", (), "poisoned"),
+    ("relay_reports_suppressed", "Reports (DSNs) over the limit.", (), "reports_suppressed"),
 )
 _GAUGES = (
     ("workers", "Worker processes that hold a lease."),

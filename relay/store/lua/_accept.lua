@@ -1,5 +1,5 @@
 -- Put one message into the store; also how settle and deadline enqueue reports.
--- a: id, m (packed record), beside (key that has the content, if it is not given), expires_ms, notice_ms, ingress, rcpt {{address, destination}…},
+-- a: id, m (packed record), beside (key that has the content, if it is not given), expires_ms, notice_ms, ingress, rcpt {{address, destination, what it asks of DSNs, if anything}…},
 --    first (number of the first recipient of this chunk), staged.
 -- A staged message has `rows` (how many have come) until it is committed; all of
 -- its recipients count as open from the first chunk on, so it cannot end before it began.
@@ -21,6 +21,7 @@ local function add_recipients(a, m, fresh)
   for i, pair in ipairs(a.rcpt) do
     local n = a.first + i - 1
     local rec = { 1, state, pair[1], pair[2], 0, 0, 0, '', '', 0, '', '' }
+    if pair[3] then rec[ANSWER], rec[DSN] = '', pair[3] end
     local key, is_new = bucket_key(a.id, n), true
     if fresh then
       local fields = fresh[key]
@@ -77,6 +78,20 @@ local function add_message(a, content)
   call('ZADD', P .. 'deadlines', whole(first_deadline(m)), a.id)
   return new
 end
+-- Whether the sender has had as many reports within the hour as he gets (`rs:<address>`).
+local REPORTS_MS = 3600000
+local function is_flooded(report)
+  if not report.hourly then return false end
+  local key = P .. 'rs:' .. report.rcpt[1][1]
+  local had = call('INCR', key)
+  if had == 1 then call('PEXPIRE', key, REPORTS_MS) end
+  return had > report.hourly
+end
+-- a report (DSN) is a message as above, with `hourly` (how many its recipient gets), `reports_on` (the message it is about).
 local function add_report(report, content)
-  if not load_message(report.id) then add_message(report, content) end
+  if load_message(report.id) then return end
+  if not is_flooded(report) then add_message(report, content) return end
+  count('counters', 'reports_suppressed', 1)
+  emit('report.suppressed', report.id, cmsgpack.pack({ queue_id = report.reports_on,
+    address = report.rcpt[1][1], limit = report.hourly }))
 end

@@ -48,6 +48,8 @@ local REASON, TEXT, DUE, HOLDER, WISH = 8, 9, 10, 11, 12
 -- What the last attempt met, one line (store/answer.py); absent before the first. TEXT is empty where
 -- the reply in it says all.
 local ANSWER = 13
+-- NOTIFY and ORCPT of its RCPT (model/dsn.py); absent where none was given.
+local DSN = 14
 -- States: one letter in the record, the full word for users.
 local WORD = { s = 'staged', r = 'ready', d = 'deferred', h = 'held', c = 'claimed',
   D = 'delivered', F = 'failed', X = 'expired', C = 'cancelled', S = 'suppressed' }

@@ -3,7 +3,7 @@
 -- KEYS: [1] meta. ARGV: [1] {lane, holder, n, octets, rates {{key, interval_us, burst}…}, inline}.
 -- Returns {status, backlog, wait until ms, reason, queue, (id, packed m, content, packed recipients)…}
 --   status: 'ok' | 'empty' | 'wait' | 'lost' (the holder's lease ran out). content is '' above
---   `inline` octets (read it beside). recipients: {{n, address, destination, attempt, step}…}.
+--   `inline` octets (read it beside). recipients: {{n, address, destination, attempt, step, dsn if any}…}.
 -- Invariants: transactional before bulk, bulk at least 1 claim in 10; least virtual time first among
 --   tenants, round robin among a tenant's queues; first attempts before retries, retries 1 in 4;
 --   a recipient lost 3 times is claimed alone, by a holder that has no other such; attempt and claims are written before the lease is
@@ -82,7 +82,7 @@ local function claim_one(q, rid)
     messages[id] = known
     order[#order + 1] = id
   end
-  known.recs[#known.recs + 1] = { n, rec[ADDRESS], destination_of(rec), rec[ATTEMPT], rec[STEP] }
+  known.recs[#known.recs + 1] = { n, rec[ADDRESS], destination_of(rec), rec[ATTEMPT], rec[STEP], rec[DSN] }
   taken = taken + 1
   if rec[CLAIMS] <= SUSPECT_CLAIMS then return 'ok' end
   call('SET', P .. 'ia:' .. req.holder, rid)
