@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.ingress.smtpd import Listener
+from relay.model.dsn import Dsn, RecipientDsn
 from relay.model.errors import ConfigError, IdempotencyConflict, StoreFull, StoreUnavailable
 from relay.settings.schema import Delivery, Limits, Settings, Smtp
 from tests.support.acceptor import MemoryAcceptor
@@ -129,6 +130,7 @@ async def test_ehlo_offers_what_is_kept(door: Door) -> None:
             "250-SIZE 10000",
             "250-8BITMIME",
             "250-SMTPUTF8",
+            "250-DSN",
             "250 ENHANCEDSTATUSCODES",
         ]
         assert await client.ask("HELO x") == "250 relay.example"
@@ -195,7 +197,19 @@ async def test_http_is_sent_away_at_once(door: Door, line: str) -> None:
         ("MAIL FROM:<a@b.test> SIZE=999999999999999999999999", "501 5.5.4"),
         ("MAIL FROM:<a@b.test> BODY=X", "501 5.5.4"),
         ("MAIL FROM:<a@b.test> SIZE=1 SIZE=1", "501 5.5.4"),
-        ("MAIL FROM:<a@b.test> RET=FULL", "555 5.5.4"),
+        ("MAIL FROM:<a@b.test> ret=hdrs ENVID=QQ+2B17+20a", "250 2.1.0"),
+        ("MAIL FROM:<> RET=FULL", "250 2.1.0"),
+        ("MAIL FROM:<a@b.test> RET=ALL", "501 5.5.4 RET "),
+        ("MAIL FROM:<a@b.test> RET", "501 5.5.4 RET "),
+        ("MAIL FROM:<a@b.test> RET=FULL RET=FULL", "501 5.5.4 parameter RET is given twice"),
+        ("MAIL FROM:<a@b.test> ENVID", "501 5.5.4 ENVID "),
+        ("MAIL FROM:<a@b.test> ENVID=a+b", "501 5.5.4 ENVID "),
+        ("MAIL FROM:<a@b.test> ENVID=a+2b", "501 5.5.4 ENVID "),
+        ("MAIL FROM:<a@b.test> ENVID=a+0D+0Ab", "501 5.5.4 ENVID "),
+        (f"MAIL FROM:<a@b.test> ENVID={'e' * 100}", "250 2.1.0"),
+        (f"MAIL FROM:<a@b.test> ENVID={'e' * 101}", "501 5.5.4 ENVID "),
+        ("MAIL FROM:<a@b.test> NOTIFY=NEVER", "555 5.5.4 Parameter NOTIFY "),
+        ("MAIL FROM:<a@b.test> XTRA=1", "555 5.5.4 Parameter XTRA "),
         ("MAIL FROM:<a@b.test> SMTPUTF8=1", "501 5.5.4"),
         ("MAIL FROM:<jörg@b.test>", "553 5.6.7"),
         ("MAIL FROM:<jörg@b.test> SMTPUTF8", "250 2.1.0"),
@@ -264,7 +278,24 @@ async def test_mail_before_ehlo_and_twice_is_out_of_order(door: Door) -> None:
         (f"<{'a' * 60}@{'b.' * 97}test>", "553 5.1.3"),
         ("<jörg@x.test>", "553 5.6.7"),
         ("<ann@bücher.test>", "553 5.6.7"),
-        ("<ann@x.test> NOTIFY=NEVER", "555 5.5.4"),
+        ("<ann@x.test> NOTIFY=NEVER", "250 2.1.5"),
+        ("<ann@x.test> notify=delay,Failure,SUCCESS ORCPT=rfc822;Ann+2B1@x.test", "250 2.1.5"),
+        ("<ann@x.test> NOTIFY", "501 5.5.4 NOTIFY "),
+        ("<ann@x.test> NOTIFY=", "501 5.5.4"),
+        ("<ann@x.test> NOTIFY=NEVER,SUCCESS", "501 5.5.4 NOTIFY "),
+        ("<ann@x.test> NOTIFY=SUCCESS,SUCCESS", "501 5.5.4 NOTIFY "),
+        ("<ann@x.test> NOTIFY=SUCCESS,", "501 5.5.4 NOTIFY "),
+        ("<ann@x.test> NOTIFY=ALWAYS", "501 5.5.4 NOTIFY "),
+        ("<ann@x.test> NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4 parameter NOTIFY is given twice"),
+        ("<ann@x.test> ORCPT", "501 5.5.4 ORCPT "),
+        ("<ann@x.test> ORCPT=ann@x.test", "501 5.5.4 ORCPT "),
+        ("<ann@x.test> ORCPT=rfc822;", "501 5.5.4 ORCPT "),
+        ("<ann@x.test> ORCPT=rfc822;a+b@x.test", "501 5.5.4 ORCPT "),
+        (f"<ann@x.test> ORCPT=rfc822;{'a' * 493}", "250 2.1.5"),
+        (f"<ann@x.test> ORCPT=rfc822;{'a' * 494}", "501 5.5.4 ORCPT "),
+        ("<ann@x.test> ORCPT=utf-8;j\\x{F6}rg@x.test", "250 2.1.5"),
+        ("<ann@x.test> ORCPT=utf-8;jörg@x.test", "501 5.5.4 ORCPT is not ASCII"),
+        ("<ann@x.test> RET=FULL", "555 5.5.4 Parameter RET "),
         ("ann@x.test extra", "555 5.5.4"),
     ],
 )
@@ -675,3 +706,40 @@ async def test_taken_port_is_named_with_its_setting(door: Door) -> None:
     settings = Settings(smtp=Smtp(listen=(f"127.0.0.1:{door.port}",)))
     with pytest.raises(ConfigError, match=rf"smtp\.listen: .*{door.port}"):
         await Listener(settings, MemoryAcceptor()).start()
+
+
+async def test_dsn_parameters_belong_to_their_message_and_recipient(door: Door) -> None:
+    async with door.client() as client:
+        await client.ask("MAIL FROM:<a@example.org> RET=full ENVID=QQ+2B17")
+        for argument in (
+            "<ann@x.test>",
+            "<bob@x.test> NOTIFY=delay,SUCCESS",
+            "<bob@x.test> NOTIFY=NEVER",
+            "<nobody> NOTIFY=NEVER",
+            "<cai@x.test> NOTIFY=NEVER ORCPT=rfc822;Cai@y.test",
+        ):
+            await client.ask(f"RCPT TO:{argument}")
+        await client.ask("DATA")
+        assert (await client.ask(BODY + b"."))[:3] == "250"
+        first = door.queue.last
+        assert [str(path) for path in first.forward_paths] == [
+            "ann@x.test",
+            "bob@x.test",
+            "cai@x.test",
+        ]
+        # Of a recipient who is given twice the first counts.
+        asked = (RecipientDsn(), RecipientDsn("SD"), RecipientDsn("N", "rfc822;Cai@y.test"))
+        assert first.dsn == Dsn("FULL", "QQ+2B17", asked)
+
+        await client.begin()
+        assert (await client.ask(BODY + b"."))[:3] == "250"
+        assert door.queue.last.dsn is None
+
+
+async def test_dsn_parameters_need_ehlo(door: Door) -> None:
+    async with door.client(greeted=False) as client:
+        await client.reply()
+        await client.ask("HELO x")
+        assert (await client.ask("MAIL FROM:<a@b.test> RET=FULL")).startswith("501 5.5.4")
+        await client.ask("MAIL FROM:<a@b.test>")
+        assert (await client.ask("RCPT TO:<a@b.test> NOTIFY=NEVER")).startswith("501 5.5.4")

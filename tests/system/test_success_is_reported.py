@@ -1,0 +1,52 @@
+"""Mail by SMTP that asks for reports, to hosts that know nothing of DSN: we write them."""
+
+import email
+import email.policy
+import smtplib
+from email.message import EmailMessage
+
+from tests.system.conftest import Start
+
+BODY = "Subject: hi\r\n\r\nbody\r\n"
+
+
+async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: Start) -> None:
+    system = await start()
+    asked = {
+        "ann@shop.test": "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Ann+2B1@old.test",
+        "bob@shop.test": "NOTIFY=FAILURE,DELAY",
+        "reject+a@shop.test": "NOTIFY=SUCCESS,FAILURE",
+        "reject+b@shop.test": "NOTIFY=NEVER",
+        "reject+c@shop.test": "NOTIFY=SUCCESS",
+    }
+    with smtplib.SMTP("127.0.0.1", system.start_smtpd(), timeout=20) as client:
+        client.ehlo("me.test")
+        assert client.has_extn("dsn")
+        assert client.mail("me@home.test", ["RET=FULL", "ENVID=QQ+2B17"])[0] == 250
+        for address, parameters in asked.items():
+            assert client.rcpt(address, parameters.split())[0] == 250
+        assert client.data(BODY)[0] == 250
+    await system.until_event("recipient.failed", 3)
+    await system.until_event("recipient.delivered", 4)
+
+    seen = system.sink.receipts(recipient="me@home.test", at_least=2)
+    reports = {}
+    for receipt in seen:
+        assert receipt.reverse_path == ""
+        report = email.message_from_bytes(
+            system.sink.content(receipt.number), policy=email.policy.default
+        )
+        assert isinstance(report, EmailMessage)
+        _, machine, original = report.iter_parts()
+        message, about = machine.get_payload()
+        assert message["Original-Envelope-Id"] == "QQ+17"
+        reports[about["Final-Recipient"]] = (about, original.get_content_type())
+    assert set(reports) == {"rfc822; ann@shop.test", "rfc822; reject+a@shop.test"}
+    relayed, kind = reports["rfc822; ann@shop.test"]
+    assert (relayed["Action"], kind) == ("relayed", "text/rfc822-headers")
+    assert relayed["Original-Recipient"] == "rfc822; Ann+1@old.test"
+    assert relayed["Status"].startswith("2.")
+    failed, kind = reports["rfc822; reject+a@shop.test"]
+    assert (failed["Action"], kind) == ("failed", "message/rfc822")
+    assert failed["Status"].startswith("5.")
+    assert system.sink.counts() == {"ann@shop.test": 1, "bob@shop.test": 1, "me@home.test": 2}
