@@ -22,7 +22,7 @@ from relay.net.stream import connect, is_loopback
 from relay.net.tls import client_context
 from relay.settings.schema import TlsPolicy
 from relay.smtp.client import Client
-from relay.smtp.sasl import choose_mechanism
+from relay.smtp.mechanisms import choose_mechanism
 from relay.smtp.states import State
 from relay.smtp.transaction import Answered
 from relay.smtp.transcript import TRANSCRIPT_OCTETS, fit

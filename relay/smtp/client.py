@@ -261,8 +261,8 @@ class Client:
 
     def _hear_auth(self, reply: Reply) -> None:
         if not reply.is_intermediate:
-            if reply.is_positive and self._auth_problem:
-                raise RemoteProtocolError(f"{reply.code} is no reply to a cancelled AUTH")
+            if reply.is_positive:
+                self._check_server(reply)
             self._events.append(Answered(reply, self._auth_problem))
             return
         if self._auth_problem or self._mechanism is None:
@@ -275,8 +275,19 @@ class Client:
         except (ValueError, LocalProtocolError) as error:
             self._auth_problem = f"AUTH {self._mechanism.name}: {error}"
             line = command.AUTH_CANCEL
+        if self._mechanism.refusal:
+            self.opening.append(f"! AUTH {self._mechanism.name}: {self._mechanism.refusal}")
         self.opening.append("> *" if self._auth_problem else "> ***")
         self._wire.say(line, (AUTH, None, 0))
+
+    def _check_server(self, reply: Reply) -> None:
+        """RemoteProtocolError where a server that says yes to AUTH must not be trusted."""
+        if self._auth_problem or self._mechanism is None:
+            raise RemoteProtocolError(f"{reply.code} is no reply to a cancelled AUTH")
+        try:
+            self._mechanism.verify()
+        except ValueError as error:
+            raise RemoteProtocolError(f"AUTH {self._mechanism.name}: {error}") from None
 
     def _note(self, reply: Reply) -> None:
         """Add a reply to the opening dialogue; challenges may repeat secrets, so not those."""

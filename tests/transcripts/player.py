@@ -18,7 +18,8 @@ from relay.model.credentials import Credentials
 from relay.model.errors import RelayError
 from relay.model.reply import Reply
 from relay.smtp.client import Client
-from relay.smtp.sasl import Mechanism, choose_mechanism
+from relay.smtp.mechanisms import choose_mechanism
+from relay.smtp.sasl import Mechanism
 from relay.smtp.transaction import Answered, Exchange, Finished, GoAhead, Transaction
 
 WAYS = ("replies", "octets", "merged")

@@ -8,13 +8,18 @@ from player import Talker, play, three_ways, transaction
 from relay.model.credentials import Credentials
 from relay.model.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from relay.smtp.client import Client
-from relay.smtp.sasl import Login, Plain
+from relay.smtp.sasl import NO_CHANNEL, CramMd5, Login, Plain
+from relay.smtp.scram import SHA256, Scram
 from relay.smtp.states import State
 
 pytestmark = three_ways
 
 SECRET = Credentials("user", "pass word")
 PLAIN = base64.b64encode(b"\0user\0pass word").decode()
+TOKEN = Credentials("user", "abc", is_token=True)
+NONCE = "rOprNGfwEbeRWgbNEkqO"
+THEIRS = f"{NONCE}%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+PROOF = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 HELLO = """
 S: 220 mx
 C: EHLO relay.test
@@ -212,3 +217,100 @@ def test_auth_421_ends_the_session(way: str) -> None:
     played = play(script, way, Talker(credentials=SECRET, is_private=True, quits=False))
     assert isinstance(played.broken, ConnectionLost)
     assert played.answers[-1].code == 421
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def by_scram(**more: object) -> Talker:
+    """The client of RFC 7677 §3."""
+    mechanism = Scram(Credentials("user", "pencil"), SHA256, NO_CHANNEL, nonce=NONCE)
+    return Talker(mechanism=mechanism, is_private=True, **more)
+
+
+SCRAM = f"""{HELLO}
+    S: 250 AUTH SCRAM-SHA-256
+    C: AUTH SCRAM-SHA-256 {b64(f"n,,n=user,r={NONCE}")}
+    S: 334 {b64(f"r={THEIRS},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096")}
+    C: {b64(f"c=biws,r={THEIRS},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")}
+"""
+
+
+def test_auth_scram_sends_mail_once_the_server_has_proved_itself(way: str) -> None:
+    script = f"""{SCRAM}
+    S: 334 {b64(PROOF)}
+    C:
+    S: 235 2.7.0 welcome
+    C: MAIL FROM:<a@relay.test>
+    """
+    played = play(script, way, by_scram(transactions=[transaction()]))
+    assert played.answers[-1].code == 235
+    assert played.client.is_usable
+
+
+def test_auth_scram_server_without_proof_gets_no_mail(way: str) -> None:
+    played = play(f"{SCRAM}S: 235 welcome", way, by_scram(transactions=[transaction()]))
+    assert isinstance(played.broken, RemoteProtocolError)
+    assert "did not prove that it knows the password" in str(played.broken)
+    assert not played.client.is_usable
+
+
+def test_auth_scram_wrong_proof_is_cancelled(way: str) -> None:
+    script = f"""{SCRAM}
+    S: 334 {b64("v=AAAA")}
+    C: *
+    S: 501 cancelled
+    C: QUIT
+    """
+    played = play(script, way, by_scram())
+    assert "signature is wrong" in played.problems[-1]
+
+
+def test_auth_scram_refused_leaves_a_session_that_may_quit(way: str) -> None:
+    played = play(f"{SCRAM}S: 535 5.7.8 no\nC: QUIT", way, by_scram())
+    assert (played.answers[-1].code, played.problems[-1]) == (535, "")
+
+
+def test_auth_cram_md5_answers_the_challenge(way: str) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH CRAM-MD5
+    C: AUTH CRAM-MD5
+    S: 334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+
+    C: dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw
+    S: 235 welcome
+    C: QUIT
+    """
+    account = Credentials("tim", "tanstaaftanstaaf")
+    played = play(script, way, Talker(mechanism=CramMd5(account), is_private=True))
+    assert played.answers[-1].code == 235
+
+
+@pytest.mark.parametrize("old", ["AUTH=CRAM-MD5 LOGIN", "auth=login"])
+def test_auth_in_the_old_form_is_an_offer(way: str, old: str) -> None:
+    played = play(f"{HELLO}S: 250 {old}\nC: QUIT", way, Talker())
+    assert "LOGIN" in played.client.extensions.auth
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "acknowledgement"),
+    [
+        ("XOAUTH2", "dXNlcj11c2VyAWF1dGg9QmVhcmVyIGFiYwEB", ""),
+        ("OAUTHBEARER", "bixhPXVzZXIsAWF1dGg9QmVhcmVyIGFiYwEB", "AQ=="),
+    ],
+)
+def test_auth_refused_token_is_acknowledged_and_its_reason_kept(
+    way: str, name: str, message: str, acknowledgement: str
+) -> None:
+    script = f"""{HELLO}
+    S: 250 AUTH {name}
+    C: AUTH {name} {message}
+    S: 334 {b64('{"status":"401","scope":"mail"}')}
+    C: {acknowledgement}
+    S: 535 5.7.8 refused
+    C: QUIT
+    """
+    played = play(script, way, Talker(credentials=TOKEN, is_private=True))
+    assert (played.answers[-1].code, played.problems[-1]) == (535, "")
+    assert f"! AUTH {name}: status=401 scope=mail" in played.client.opening
+    assert "abc" not in "\n".join(played.client.opening)
