@@ -8,6 +8,7 @@ import contextlib
 import time
 
 from relay.delivery.link import Link
+from relay.delivery.secret import read_secret
 from relay.delivery.values import Dialogue, Endpoint, SessionFailed
 from relay.model.errors import (
     ConfigError,
@@ -23,6 +24,7 @@ from relay.net.tls import client_context
 from relay.settings.schema import TlsPolicy
 from relay.smtp.client import Client
 from relay.smtp.mechanisms import choose_mechanism
+from relay.smtp.sasl import Channel
 from relay.smtp.states import State
 from relay.smtp.transaction import Answered
 from relay.smtp.transcript import TRANSCRIPT_OCTETS, fit
@@ -130,7 +132,10 @@ class Opening:
         if credentials is None:
             return
         self._begin_phase("auth")
-        link.client.authenticate(choose_mechanism(link.client.extensions.auth, credentials))
+        binding, data = link.stream.channel_binding
+        channel = Channel(self._endpoint.host, self._endpoint.port, binding, data)
+        offered = link.client.extensions.auth
+        link.client.authenticate(choose_mechanism(offered, read_secret(credentials), channel))
         answered = await _answer(link)
         if answered.problem:
             cause = RemoteProtocolError(answered.problem)

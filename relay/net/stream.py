@@ -23,7 +23,7 @@ import termios
 from typing import cast
 
 from relay.model.errors import ConnectFailed, ConnectionLost, DeadlineExpired, TlsFailed
-from relay.net.tls import ResumingContext, abort_transport, failure_text, tls_info
+from relay.net.tls import ResumingContext, abort_transport, channel_binding, failure_text, tls_info
 
 #: Octets received but not read at which the transport is paused.
 RECEIVE_OCTETS = 256 * 1024
@@ -73,6 +73,12 @@ class Stream(asyncio.Protocol):
     def tls(self) -> dict[str, str | bool]:
         """As `tls_info` says; empty in clear."""
         return self._tls
+
+    @property
+    def channel_binding(self) -> tuple[str, bytes]:
+        """Type and value of the TLS channel binding; empty where there is none."""
+        transport = self._transport
+        return channel_binding(transport.get_extra_info("ssl_object") if transport else None)
 
     @property
     def has_unread(self) -> bool:

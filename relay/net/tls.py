@@ -165,6 +165,21 @@ def peer_name(certificate: bytes) -> str:
         return ""
 
 
+def channel_binding(tls: ssl.SSLObject | None) -> tuple[str, bytes]:
+    """Type and value of the channel binding (RFC 5929, RFC 9266); empty where there is none.
+
+    TLS 1.3 has only tls-exporter, tls-unique is for the versions before it; which types can be
+    had depends on Python.
+    """
+    if tls is None:
+        return "", b""
+    kind = "tls-exporter" if tls.version() == "TLSv1.3" else "tls-unique"
+    if kind not in ssl.CHANNEL_BINDING_TYPES:
+        return "", b""
+    value = tls.get_channel_binding(kind)
+    return (kind, value) if value else ("", b"")
+
+
 def failure_text(error: BaseException) -> str:
     """What went wrong in a handshake, in words that say it."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from relay.model.errors import (
+    ConfigError,
     ConnectFailed,
     ConnectionLost,
     DeadlineExpired,
@@ -206,10 +207,21 @@ def classify_session_failure(
         known = Reply(reply.code, reply.enhanced, reply.lines, as_answered)
         return classify_reply(known, provider=provider, rules=rules)
     if phase == "auth" and not isinstance(cause, TransportError | OSError):
-        return verdict(Severity.TRANSIENT, Scope.ROUTE, "authentication_unavailable")
+        return verdict(Severity.TRANSIENT, Scope.ROUTE, _authentication_fault(cause))
     if phase == "tls" and not isinstance(cause, ConnectionLost | DeadlineExpired):
         return verdict(Severity.TRANSIENT, Scope.HOST, "tls_failed")
     return classify_breakage(cause, phase)
+
+
+def _authentication_fault(cause: BaseException | None) -> str:
+    """Whose fault it is that AUTH came to no answer."""
+    match cause:
+        case ConfigError():
+            return "credentials_unreadable"
+        case RemoteProtocolError():
+            return "authentication_broken"
+        case _:
+            return "authentication_unavailable"
 
 
 def classify_loop(host: str, name: str, *, is_by_smarthost: bool) -> Verdict:

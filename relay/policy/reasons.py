@@ -86,6 +86,8 @@ SENTENCES: dict[str, str] = {
     "authentication_failed": "The smarthost refused our credentials.",
     "authentication_deferred": "The smarthost cannot check our credentials at present.",
     "authentication_required": "The server demands credentials for this mail.",
+    "authentication_broken": "The smarthost does not prove who it is, or breaks the login off.",
+    "credentials_unreadable": "Our credentials for the smarthost cannot be read.",
     "authentication_unavailable": "The smarthost offers no authentication that we can use.",
     "account_limit": "The account at the smarthost has used up its allowance.",
     # ourselves

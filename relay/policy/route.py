@@ -12,6 +12,7 @@ import msgspec
 from relay.model.address import normalize_domain
 from relay.model.credentials import Credentials
 from relay.model.errors import ConfigError
+from relay.policy.account import account_of, names_account
 from relay.policy.smarthost import Smarthost, parse_smarthost
 from relay.settings.schema import Route, Settings, TlsPolicy
 
@@ -122,15 +123,18 @@ class RouteTable:
         if not route.smarthost:
             if route.name:
                 raise ConfigError(f"{where}.name: a route to the domain's own MX has no name")
+            if names_account(route):
+                raise ConfigError(f"{where}: an account without a smarthost; add smarthost = …")
             return _Entry(None, route.tls)
-        smarthost = parse_smarthost(route.smarthost, key=key)
-        _check_tls(route.tls, smarthost, f"{where}.tls")
+        smarthost = parse_smarthost(route.smarthost, key=key, has_account=names_account(route))
+        account = account_of(route, smarthost.credentials, where)
+        _check_tls(route.tls, smarthost, f"{where}.tls", has_account=account is not None)
         static = StaticRoute(
             name=_name(route.name or f"{smarthost.host}:{smarthost.port}", f"{where}.name"),
             host=smarthost.host,
             port=smarthost.port,
             scheme=smarthost.scheme,
-            credentials=smarthost.credentials,
+            credentials=account,
             tls=route.tls,
         )
         if self._by_destination.setdefault(static.destination, static) != static:
@@ -147,12 +151,14 @@ def _name(name: str, where: str) -> str:
     return name
 
 
-def _check_tls(tls: TlsPolicy | None, smarthost: Smarthost, where: str) -> None:
+def _check_tls(
+    tls: TlsPolicy | None, smarthost: Smarthost, where: str, *, has_account: bool
+) -> None:
     if tls not in (TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC):
         return
     if smarthost.implicit_tls:
         raise ConfigError(f"{where}: '{tls}' contradicts smtps://; write 'required' or 'verified'")
-    if smarthost.credentials and not smarthost.is_loopback:
+    if has_account and not smarthost.is_loopback:
         raise ConfigError(
             f"{where}: '{tls}' could send the password in clear; write 'required' or 'verified'"
         )

@@ -52,8 +52,11 @@ def redacted(url: str) -> str:
     return shown.encode("unicode_escape").decode("ascii")
 
 
-def parse_smarthost(url: str, *, key: str = "smarthost") -> Smarthost:
-    """The smarthost of a URL; ConfigError names `key`, the fault and a correct form."""
+def parse_smarthost(url: str, *, key: str = "smarthost", has_account: bool = False) -> Smarthost:
+    """The smarthost of a URL; ConfigError names `key`, the fault and a correct form.
+
+    `has_account`: its account stands elsewhere, so it is a submission port that is meant.
+    """
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
     if separator and scheme == "lmtp":
@@ -74,7 +77,7 @@ def parse_smarthost(url: str, *, key: str = "smarthost") -> Smarthost:
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError(f"{key}: '{redacted(url)}' has something after the port; remove it")
     credentials = _credentials(parts.netloc, key)
-    default_port = _PORTS[scheme][credentials is not None]
+    default_port = _PORTS[scheme][has_account or credentials is not None]
     if port == 0:
         raise ConfigError(f"{key}: the port of '{redacted(url)}' is 0; {_EXAMPLE}")
     host = _host(parts.hostname or "", f"{key}: '{redacted(url)}'")
@@ -104,11 +107,11 @@ def _credentials(netloc: str, key: str) -> Credentials | None:
             f"{key}: the URL has a user name without a password, or the reverse; {_EXAMPLE}"
         )
     try:
-        values = [unquote(part, errors="strict") for part in (username, password)]
+        name, secret = (unquote(part, errors="strict") for part in (username, password))
     except UnicodeDecodeError:
         raise ConfigError(f"{key}: the credentials are not UTF-8; {_SPECIAL}") from None
-    if any(re.search(r"[\x00-\x1f\x7f]", value) for value in values):
+    if any(re.search(r"[\x00-\x1f\x7f]", value) for value in (name, secret)):
         raise ConfigError(f"{key}: the credentials contain a control character")
     if re.search(r"%(?![0-9A-Fa-f]{2})", userinfo):
         raise ConfigError(f"{key}: a % in the credentials starts no %XX; write % itself as %25")
-    return Credentials(*values)
+    return Credentials(name, secret)

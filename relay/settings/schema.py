@@ -48,6 +48,20 @@ class TlsPolicy(StrEnum):
     VERIFIED = "verified"
 
 
+class SaslMechanism(StrEnum):
+    """How a login may be done; those of OAuth take tokens, the others passwords."""
+
+    SCRAM_SHA_256_PLUS = "SCRAM-SHA-256-PLUS"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_1_PLUS = "SCRAM-SHA-1-PLUS"
+    SCRAM_SHA_1 = "SCRAM-SHA-1"
+    CRAM_MD5 = "CRAM-MD5"
+    PLAIN = "PLAIN"
+    LOGIN = "LOGIN"
+    OAUTHBEARER = "OAUTHBEARER"
+    XOAUTH2 = "XOAUTH2"
+
+
 class UncertainPolicy(StrEnum):
     """What happens to a recipient whose final dot was sent and whose reply is unknown."""
 
@@ -99,6 +113,13 @@ class Route(Section, frozen=True):
     domain: str  # "*", "example.org" or ".example.org"
     name: str = ""  # default: the smarthost's host:port
     smarthost: SmarthostUrl = ""  # smtp://host:port, smtps://user:pass@host; empty: direct to MX
+    username: str = ""
+    password: Secret = ""
+    password_file: str = ""  # read anew for each login, as those below
+    password_env: str = ""
+    token_file: str = ""  # an OAuth 2 access token
+    token_env: str = ""
+    auth: tuple[SaslMechanism, ...] = ()  # empty: the strongest that both know
     tls: TlsPolicy | None = None  # default: by scheme and credentials
 
 

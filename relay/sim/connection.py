@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from relay.net.tls import channel_binding
 from relay.sim.dialogue import Dialogue
 from relay.sim.effects import Action, Command, Effect, reply_of
 from relay.sim.framing import InputBuffer
@@ -297,6 +298,11 @@ class Connection(asyncio.Protocol):
         self._input.clear()
 
     # ---- TLS
+
+    @property
+    def channel_binding(self) -> tuple[str, bytes]:
+        """Type and value of the TLS channel binding; empty where there is none."""
+        return channel_binding(self._transport.get_extra_info("ssl_object"))
 
     def start_tls(self) -> None:
         """Send what is queued in the clear, forget unread input, then shake hands."""

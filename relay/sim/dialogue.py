@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from relay.sim.authentication import MECHANISMS, Authentication
+from relay.sim.authentication import Authentication
 from relay.sim.content import Examined, examine
 from relay.sim.effects import Command
 from relay.sim.envelope import (
@@ -52,7 +52,7 @@ class Dialogue:
         self._is_greeted = False
         self._is_rejected = False
         self._offers_pipelining = False
-        self._auth = Authentication(self._receiver.scenario.credentials)
+        self._auth = self._new_authentication()
         self._peer = Peer(
             connection.hosts[0], connection.local_address, connection.remote, "", session
         )
@@ -92,7 +92,7 @@ class Dialogue:
     def secured(self, version: str, cipher: str) -> None:
         """TLS stands: everything said before is forgotten (RFC 3207 §4.2)."""
         self._peer = replace(self._peer, hello="", auth_user="", tls=version, cipher=cipher)
-        self._auth = Authentication(self._receiver.scenario.credentials)
+        self._auth = self._new_authentication()
         self._end_transaction()
 
     def receive_line(self, line: bytes, *, more: bool) -> None:
@@ -186,7 +186,7 @@ class Dialogue:
         kept = [word for word in offered if word not in self._script.hidden]
         kept.append(f"SIZE {self._script.size_octets}")
         if self._script.requires_auth:
-            kept.append(" ".join(("AUTH", *MECHANISMS)))
+            kept.append(" ".join(("AUTH", *self._auth.offered)))
         if self._script.announces_limits:
             kept.append(" ".join(("LIMITS", *self._script.limits)))
         return tuple(kept)
@@ -228,6 +228,11 @@ class Dialogue:
 
     def _authenticate(self, argument: bytes) -> None:
         self._connection.perform(Command.AUTH, partial(self._begin_auth, argument))
+
+    def _new_authentication(self) -> Authentication:
+        return Authentication(
+            self._receiver.scenario.credentials, *self._connection.channel_binding
+        )
 
     def _begin_auth(self, argument: bytes, reply: str | None) -> None:
         if reply is None and not self._script.requires_auth:

@@ -152,7 +152,7 @@ DOMAINS: dict[str, tuple[float | None, str]] = {
     "nosmtputf8": (None, "no SMTPUTF8"),
     "noenhanced": (None, "no enhanced status codes"),
     "size": (10_000.0, "SIZE limit of n octets"),
-    "smarthost": (None, "offers AUTH PLAIN and LOGIN and requires it before MAIL"),
+    "smarthost": (None, "offers AUTH by every mechanism and requires it before MAIL"),
     "badday": (None, "profile bad-day: a large provider on a bad day"),
     "greylisting": (None, "profile greylisting"),
     "throttling": (None, "profile throttling"),

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.errors import (
+    ConfigError,
     ConnectFailed,
     ConnectionLost,
     DeadlineExpired,
@@ -404,7 +405,12 @@ def test_resolution_failure_concerns_the_domain(exc: Exception, severity: str, r
         ("auth", "535 5.7.8 bad", None, "route", "authentication_failed"),
         ("auth", "454 4.7.0 later", None, "route", "authentication_deferred"),
         ("auth", None, LocalProtocolError("no AUTH"), "route", "authentication_unavailable"),
-        ("auth", None, RemoteProtocolError("bad 334"), "route", "authentication_unavailable"),
+        ("auth", None, RemoteProtocolError("bad 334"), "route", "authentication_broken"),
+        ("auth", None, ConfigError("no such file"), "route", "credentials_unreadable"),
+        ("auth", "534 5.7.9 too weak", None, "route", "authentication_failed"),
+        ("auth", "538 5.7.11 needs TLS", None, "route", "authentication_failed"),
+        ("auth", "504 5.5.4 unknown", None, "route", "authentication_failed"),
+        ("auth", "432 4.7.12 change it", None, "route", "authentication_deferred"),
         ("auth", None, ConnectionLost("eof"), "host", "connection_lost"),
     ],
 )

@@ -293,7 +293,7 @@ def plain(user, password):
 
 async def test_smarthost_wants_authentication(sink):
     async with Dialogue(sink, "smarthost.test") as peer:
-        assert "AUTH PLAIN LOGIN" in await peer.hello()
+        assert " PLAIN LOGIN " in await peer.hello()
         assert (await peer.say("MAIL FROM:<a@b.test>")).startswith("530")
         wrong = await peer.say(f"AUTH PLAIN {plain('relay', 'wrong')}")
         assert wrong.startswith("535 5.7.8")
@@ -317,7 +317,7 @@ async def test_smarthost_refuses_what_is_not_base64_and_unknown_mechanisms(sink)
         await peer.hello()
         assert (await peer.say("AUTH PLAIN !!!")).startswith("501")
         assert (await peer.say("AUTH PLAIN =")).startswith("535")
-        assert (await peer.say("AUTH CRAM-MD5")).startswith("504")
+        assert (await peer.say("AUTH DIGEST-MD5")).startswith("504")
 
 
 async def test_smarthost_speaks_implicit_tls_on_a_port_of_its_own():
