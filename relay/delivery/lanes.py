@@ -20,6 +20,7 @@ BACKLOG_PER_SESSION = 10
 REFUSED_PAUSE_S = 1.0
 #: A session whose peer has not moved anything for this long counts as slow.
 SLOW_S = 5.0
+SLOW_KNOWN_S = 0.1
 _POLL_S = 0.5
 #: New mail is left to a busy session of its lane so long: most claim again within that, and opening
 #: another costs as much as sending five messages.
@@ -90,6 +91,7 @@ class Lanes:
         self._giving_way: set[asyncio.Task[Any]] = set()
         self._retreating: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
+        self._slow_until, self._slow_count = 0.0, 0
         self.is_draining = False
 
     @property
@@ -117,9 +119,13 @@ class Lanes:
         return 0 if self.is_draining else self.room + len(self._idle)
 
     def _slow(self) -> int:
+        """How many sessions have a slow peer; looked up often, so it is counted now and then."""
+        now = time.monotonic()
         if len(self._tasks) <= self._worker.max_sessions // 2:
             return 0
-        return len(self._slow_ones())
+        if now >= self._slow_until:
+            self._slow_until, self._slow_count = now + SLOW_KNOWN_S, len(self._slow_ones())
+        return self._slow_count
 
     def _slow_ones(self) -> list[tuple[float, asyncio.Task[Any]]]:
         """Sessions whose peer is slow, each with the time of its last claim."""
@@ -171,11 +177,12 @@ class Lanes:
     def _end_dispensable(self) -> None:
         before, now = time.monotonic() - SLOW_S, asyncio.get_running_loop().time()
         silent = [patience for began, patience in self._opening.values() if began < before]
-        beyond = max(0, self._slow() - self._worker.max_sessions // 2)
+        slow = sorted(self._slow_ones(), key=lambda one: -one[0])
+        beyond = max(0, len(slow) - self._worker.max_sessions // 2)
         for patience in silent[:beyond]:
             if not patience.expired():
                 patience.reschedule(now)
-        for _, task in sorted(self._slow_ones(), key=lambda one: -one[0]):
+        for _, task in slow:
             if beyond <= len(silent):
                 break
             leaver = self._leavers.get(task)
