@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from relay.cli.config import config_app
+from relay.cli.dkim import dkim_app
 from relay.cli.http import http
 from relay.cli.message import message_app
 from relay.cli.queue import queue_app
@@ -28,6 +29,7 @@ for verb in (up, smtpd, http, worker, sink, send, status):
 app.add_typer(message_app, name="message")
 app.add_typer(queue_app, name="queue")
 app.add_typer(config_app, name="config")
+app.add_typer(dkim_app, name="dkim")
 
 
 def _print_version(wanted: bool) -> None:

@@ -145,19 +145,29 @@ def signing_rules(settings: Settings) -> SigningRules:
 def load_keys(
     settings: Settings, environ: Mapping[str, str] = os.environ
 ) -> tuple[Table, list[str]]:
-    """All keys, and what is doubtful about them; ConfigError names key, file, fault and fix."""
-    found: list[tuple[str, str, DkimKey]] = []
-    doubts: list[str] = []
-    for number, table in enumerate(settings.dkim_keys, 1):
-        key = _load(table, f"dkim_keys[{number}]", environ, doubts)
-        found.append((table.domain, table.tenant, key))
-    _refuse_twins(settings.dkim_keys)
+    """All keys as a table, and what is doubtful about them; ConfigError as `read_keys`."""
+    keys, doubts = read_keys(settings, environ)
+    tables = settings.dkim_keys
     default = settings.dkim.default_domain
-    if default and not any(domain == default for domain, _, _ in found):
+    if default and not any(table.domain == default for table in tables):
         raise ConfigError(
             f"dkim.default_domain: {default} has no key; add a [[dkim_keys]] table for it"
         )
+    found = [(table.domain, table.tenant, key) for table, key in zip(tables, keys, strict=True)]
     return SigningTable(found, default), doubts
+
+
+def read_keys(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> tuple[list[DkimKey], list[str]]:
+    """The key of each [[dkim_keys]] table; ConfigError names table, file, fault and fix."""
+    doubts: list[str] = []
+    keys = [
+        _load(table, f"dkim_keys[{number}]", environ, doubts)
+        for number, table in enumerate(settings.dkim_keys, 1)
+    ]
+    _refuse_twins(settings.dkim_keys)
+    return keys, doubts
 
 
 def _load(table: KeySettings, where: str, environ: Mapping[str, str], doubts: list[str]) -> DkimKey:
