@@ -49,6 +49,7 @@ def test_dkim_key_that_was_made_and_published_is_found_in_order(
     check = ["dkim", "check", "--config", "relay.toml", "--set", f"sink.dns={sink.status()['dns']}"]
     check += ["--set", "delivery.mode=sink", "--json"]
 
+    sink.set_dns(name, "TXT", code="NXDOMAIN")
     assert run(check) == os.EX_DATAERR
     row = json.loads(capsys.readouterr().out)
     assert (row["ok"], row["verdict"]) == (False, "no TXT record is published; publish it")
