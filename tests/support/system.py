@@ -44,6 +44,8 @@ QUICK = {
     "RELAY_RETRY_FIRST_AFTER_RCPT": "1s",
     "RELAY_RETRY_JITTER": "0",
     "RELAY_WORKER_IDLE_SESSION": "1s",
+    # An account at the end of a scenario reads all of them.
+    "RELAY_EVENTS_KEEP": "2000000",
 }
 
 _SINK = SinkSettings(
