@@ -5,6 +5,7 @@ Rules of this file:
   one's envelope is written behind the first one's final dot.
 - Content is sent only after 354 to an envelope with MAIL and at least one RCPT accepted.
 - An exchange ends in `Finished` exactly once, or never when the connection breaks before.
+- An enquiry ends with the reply to its last RCPT: no DATA, no content, no dot.
 - RSET comes before MAIL whenever the exchange before was not ended by an accepted dot.
 """
 
@@ -94,9 +95,12 @@ class Exchanges:
         if not transaction.forward_paths:
             raise LocalProtocolError("a transaction without recipients")
         refusal = _local_refusal(transaction, extensions)
+        lines = _envelope(transaction, extensions)
+        if transaction.is_enquiry:
+            del lines[-1]
         exchange = Exchange(
             transaction,
-            _envelope(transaction, extensions),
+            lines,
             [None] * len(transaction.forward_paths),
             mail=refusal,
             is_local=refusal is not None,
@@ -158,6 +162,9 @@ class Exchanges:
             raise RemoteProtocolError(f"RSET refused: {reply}")
         if not self._extensions.pipelining and reply.code != 421:
             self._ask_next(exchange, verb, index)
+        elif verb == RCPT and exchange.transaction.is_enquiry and reply.code != 421:
+            if index == len(exchange.recipients) - 1:
+                self._finish(exchange, is_clean=False)
 
     def _hear_data(self, exchange: Exchange, reply: Reply) -> None:
         exchange.data = reply
@@ -227,7 +234,8 @@ class Exchanges:
         expected: list[Expected] = [(RSET, exchange, 0)] if needs_reset else []
         expected.append((MAIL, exchange, 0))
         expected.extend([(RCPT, exchange, index) for index in range(len(exchange.recipients))])
-        expected.append((DATA, exchange, 0))
+        if not exchange.transaction.is_enquiry:
+            expected.append((DATA, exchange, 0))
         octets = b"".join(exchange.lines)
         self._wire.say(command.RSET_LINE + octets if needs_reset else octets, *expected)
 
@@ -243,7 +251,7 @@ class Exchanges:
             index = -1
         if index + 1 < len(exchange.recipients):
             self._wire.say(exchange.lines[index + 2], (RCPT, exchange, index + 1))
-        elif exchange.accepted:
+        elif exchange.accepted and not exchange.transaction.is_enquiry:
             self._wire.say(exchange.lines[-1], (DATA, exchange, 0))
         else:
             self._finish(exchange, is_clean=False)
@@ -282,7 +290,9 @@ def _envelope(transaction: Transaction, extensions: Extensions) -> list[bytes]:
     smtputf8 = extensions.smtputf8 and _is_utf8(transaction)
     mail = command.mail(
         transaction.reverse_path,
-        size=_declared_octets(transaction) if extensions.size else None,
+        size=_declared_octets(transaction)
+        if extensions.size and not transaction.is_enquiry
+        else None,
         is_8bit=transaction.is_8bit and extensions.eight_bit_mime,
         smtputf8=smtputf8,
         ret=dsn.ret if dsn is not None else "",

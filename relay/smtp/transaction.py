@@ -14,6 +14,7 @@ class Transaction(msgspec.Struct, eq=False):
     `reverse_path` is empty for the null reverse-path. `content` has CRLF line ends and no
     dot-stuffing; `size` is what SIZE= declares (RFC 1870), 0 means the length of the content.
     `dsn` is said where the peer offers DSN (RFC 3461 §5.2.1).
+    `is_enquiry`: it ends with the replies to RCPT; DATA is never said, nothing is sent.
     """
 
     reverse_path: str
@@ -23,6 +24,7 @@ class Transaction(msgspec.Struct, eq=False):
     is_8bit: bool = False
     needs_smtputf8: bool = False
     dsn: Dsn | None = None
+    is_enquiry: bool = False
     key: object = None
 
 

@@ -68,7 +68,7 @@ def _exchange_lines(exchange: Exchange) -> list[str]:
     if exchange.is_local:
         return [f"! not sent: {exchange.mail}"]
     lines: list[str] = []
-    replies = [exchange.mail, *exchange.recipients, exchange.data]
+    replies = [exchange.mail, *exchange.recipients, exchange.data][: len(exchange.lines)]
     for line, reply in zip(exchange.lines, replies, strict=True):
         if reply is None:
             if exchange.stage is not Stage.FINISHED and exchange.stage is not Stage.QUEUED:
