@@ -10,6 +10,7 @@ from relay.cli.config import config_app
 from relay.cli.dkim import dkim_app
 from relay.cli.http import http
 from relay.cli.message import message_app
+from relay.cli.probe import probe
 from relay.cli.queue import queue_app
 from relay.cli.send import send
 from relay.cli.sink import sink
@@ -24,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (up, smtpd, http, worker, sink, send, status):
+for verb in (up, smtpd, http, worker, sink, send, probe, status):
     app.command()(verb)
 app.add_typer(message_app, name="message")
 app.add_typer(queue_app, name="queue")

@@ -126,6 +126,16 @@ class Session:
         return self._client.extensions
 
     @property
+    def certificate(self) -> bytes:
+        """The peer's certificate (DER); empty in clear."""
+        return self._stream.certificate
+
+    @property
+    def opening(self) -> tuple[str, ...]:
+        """The dialogue up to here as lines, passwords left out."""
+        return self._opening
+
+    @property
     def server_name(self) -> str:
         """The name that the peer gives itself; ours, if we talk to ourselves (RFC 5321 §5.1)."""
         return self._client.server_name

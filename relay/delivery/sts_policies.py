@@ -117,6 +117,11 @@ class StsPolicies:
             return policy
         return (await asyncio.shield(self._start(domain, wanted, kept))).valid(now)
 
+    async def look_up(self, domain: str) -> tuple[str, Kept]:
+        """For who wants to see it: the id in DNS now, and what is known of the policy."""
+        await self.of(domain)
+        return await self._published(domain), await self._recall(domain)
+
     async def _published(self, domain: str) -> str:
         """The id in DNS; empty where there is none, or none is to be had."""
         try:

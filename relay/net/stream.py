@@ -81,6 +81,12 @@ class Stream(asyncio.Protocol):
         return channel_binding(transport.get_extra_info("ssl_object") if transport else None)
 
     @property
+    def certificate(self) -> bytes:
+        """The peer's certificate (DER), whether it was verified or not; empty in clear."""
+        tls = self._ssl_object
+        return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
+
+    @property
     def has_unread(self) -> bool:
         """Whether octets are here that `read` has not given out."""
         return bool(self._chunks)

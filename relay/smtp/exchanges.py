@@ -162,9 +162,8 @@ class Exchanges:
             raise RemoteProtocolError(f"RSET refused: {reply}")
         if not self._extensions.pipelining and reply.code != 421:
             self._ask_next(exchange, verb, index)
-        elif verb == RCPT and exchange.transaction.is_enquiry and reply.code != 421:
-            if index == len(exchange.recipients) - 1:
-                self._finish(exchange, is_clean=False)
+        elif verb == RCPT and reply.code != 421 and _is_end_of_enquiry(exchange, index):
+            self._finish(exchange, is_clean=False)
 
     def _hear_data(self, exchange: Exchange, reply: Reply) -> None:
         exchange.data = reply
@@ -255,6 +254,10 @@ class Exchanges:
             self._wire.say(exchange.lines[-1], (DATA, exchange, 0))
         else:
             self._finish(exchange, is_clean=False)
+
+
+def _is_end_of_enquiry(exchange: Exchange, index: int) -> bool:
+    return exchange.transaction.is_enquiry and index == len(exchange.recipients) - 1
 
 
 def _is_utf8(transaction: Transaction) -> bool:

@@ -14,6 +14,7 @@ from relay.ingress.http.events import Events
 from relay.ingress.http.guard import Guard
 from relay.ingress.http.messages import Messages
 from relay.ingress.http.openapi import describe
+from relay.ingress.http.probe import Probes
 from relay.ingress.http.problem import Problem, problem_of, problem_response, unknown_field
 from relay.ingress.http.queues import Queues
 from relay.ingress.http.status import Status
@@ -64,6 +65,7 @@ def create_app(settings: Settings, link: StoreLink, stopping: asyncio.Event) -> 
     for router in (messages.router(), Queues(door).router(), Events(door).router()):
         app.include_router(router)
     app.include_router(Status(door).router())
+    app.include_router(Probes(door).router())
     app.add_exception_handler(RelayError, _on_relay_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)

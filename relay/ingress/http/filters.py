@@ -1,4 +1,4 @@
-"""Query parameters of lists, and the bodies of verbs on queues."""
+"""Query parameters of lists, and the bodies of verbs on queues and of probes."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -86,6 +86,16 @@ class SuspensionRequest(QueueSelection, frozen=True, kw_only=True):
 
     reason: str = "suspended by an operator"
     duration: str | float = "1h"
+
+
+class ProbeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which domain to probe; `verify`: an address that a host is asked of, in the name of `from`
+    (empty: the null reverse-path).
+    """
+
+    domain: str
+    verify: str = ""
+    reverse_path: str = msgspec.field(name="from", default="")
 
 
 class VerbRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from relay.delivery.probe_report import ProbeReport
 from relay.ingress.http import filters, shapes
+from relay.ingress.http.filters import ProbeRequest
 from relay.ingress.http.problem import ProblemShape
 from relay.ingress.message import Message
 
@@ -16,6 +18,8 @@ _STRUCTS = (
     filters.QueueSelection,
     filters.SuspensionRequest,
     filters.VerbRequest,
+    ProbeReport,
+    ProbeRequest,
     *(
         value
         for name, value in vars(shapes).items()
