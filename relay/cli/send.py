@@ -12,7 +12,11 @@ from relay.cli.follow import follow, latest_cursor
 from relay.cli.show import AsJson, print_json
 
 #: Fields of a message that a finished one (--eml) leaves to be said.
-_ENVELOPE = frozenset({"from", "to", "class", "campaign", "tags"})
+_ENVELOPE = frozenset(
+    {"from", "to", "class", "campaign", "tags", "notify", "report_content", "envelope_id"}
+)
+#: Those that are said once.
+_SINGLE = ("from", "class", "campaign", "report_content", "envelope_id")
 
 
 def send(
@@ -45,6 +49,14 @@ def send(
     ] = None,
     campaign: Annotated[str, typer.Option()] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(help="Reports to the sender: never, success, failure, delay. Repeatable."),
+    ] = None,
+    report_content: Annotated[
+        str | None, typer.Option(help="What comes back with a failure: full or headers.")
+    ] = None,
+    envelope_id: Annotated[str, typer.Option(help="Comes back with all reports.")] = "",
     idempotency_key: Annotated[str, typer.Option(help="A second send with it does nothing.")] = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until all recipients are done.")
@@ -71,6 +83,9 @@ def send(
         "class": mail_class,
         "campaign": campaign,
         "tags": tag,
+        "notify": [word for words in notify or [] for word in words.lower().split(",")],
+        "report_content": report_content,
+        "envelope_id": envelope_id,
     }
     given = {name: value for name, value in fields.items() if value not in (None, "", [], {})}
     timeout_s = _duration_s(timeout)
@@ -111,7 +126,8 @@ def _envelope(given: dict[str, Any], *, header_recipients: bool) -> list[tuple[s
         )
     query = [("to", address) for address in given.get("to", [])]
     query += [("tag", tag) for tag in given.get("tags", [])]
-    query += [(name, given[name]) for name in ("from", "class", "campaign") if name in given]
+    query += [("notify", word) for word in given.get("notify", [])]
+    query += [(name, given[name]) for name in _SINGLE if name in given]
     return query + ([("header_recipients", "true")] if header_recipients else [])
 
 

@@ -20,6 +20,7 @@ import uvloop
 from relay.ingress.draft import RawMessage, draft_of_message, draft_of_raw
 from relay.ingress.labels import Labels
 from relay.ingress.message import Attachment, Mailbox, Message
+from relay.ingress.report_fields import ReportFields
 from relay.ingress.store_link import find_store
 from relay.ingress.submit import Draft, Submitter
 from relay.model.ids import is_recipient_id, split_recipient_id
@@ -85,10 +86,14 @@ class AsyncRelay:
         sender: str | None = None,
         recipients: Sequence[str] = (),
         idempotency_key: str = "",
+        notify: Sequence[str] = (),
+        report_content: str | None = None,
+        envelope_id: str = "",
     ) -> Receipt:
         """Queue a finished message; without sender or recipients the header names them.
 
-        `sender=""` is the null reverse-path. Line ends may be LF. Errors as `send`.
+        `sender=""` is the null reverse-path. Line ends may be LF. `notify`, `report_content` and
+        `envelope_id` as those of `Message`. Errors as `send`.
         """
         raw = RawMessage(
             content=content,
@@ -96,6 +101,7 @@ class AsyncRelay:
             recipients=tuple(recipients),
             recipients_from_header=not recipients,
             labels=Labels(idempotency_key=idempotency_key),
+            reports=ReportFields(tuple(notify), report_content, envelope_id),
         )
         return await self._submit(draft_of_raw(raw, ingress="python"))
 
@@ -171,15 +177,25 @@ class Relay:
         sender: str | None = None,
         recipients: Sequence[str] = (),
         idempotency_key: str = "",
+        notify: Sequence[str] = (),
+        report_content: str | None = None,
+        envelope_id: str = "",
     ) -> Receipt:
         """Queue a finished message; without sender or recipients the header names them.
 
-        `sender=""` is the null reverse-path. Line ends may be LF. Errors as `send`.
+        `sender=""` is the null reverse-path. Line ends may be LF. `notify`, `report_content` and
+        `envelope_id` as those of `Message`. Errors as `send`.
         """
         runner = self._running()
         return runner.run(
             runner.relay.send_raw(
-                content, sender=sender, recipients=recipients, idempotency_key=idempotency_key
+                content,
+                sender=sender,
+                recipients=recipients,
+                idempotency_key=idempotency_key,
+                notify=notify,
+                report_content=report_content,
+                envelope_id=envelope_id,
             )
         )
 

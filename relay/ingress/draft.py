@@ -11,6 +11,7 @@ from relay.ingress.compose import compose
 from relay.ingress.header_block import HeaderBlock, scan
 from relay.ingress.labels import Labels
 from relay.ingress.message import Message
+from relay.ingress.report_fields import ReportFields, dsn_of
 from relay.ingress.submit import Draft
 from relay.ingress.trace import Origin
 from relay.model.address import Address, parse_address, parse_reverse_path
@@ -34,6 +35,7 @@ class RawMessage(msgspec.Struct, frozen=True, kw_only=True):
     recipients: tuple[str, ...] = ()
     recipients_from_header: bool = False
     labels: Labels = Labels()
+    reports: ReportFields = ReportFields()
 
 
 def draft_of_message(
@@ -41,6 +43,7 @@ def draft_of_message(
 ) -> Draft:
     """Compose the message; SubmissionRefused carries every fault that was found."""
     now = time.time()
+    reports = ReportFields(tuple(message.notify), message.report_content, message.envelope_id)
     composed = compose(message, hostname=hostname, now=now)
     labels = Labels(
         mail_class=message.mail_class,
@@ -56,6 +59,7 @@ def draft_of_message(
         ingress=ingress,
         origin=Origin(ingress),
         labels=labels,
+        dsn=dsn_of(reports, len(composed.forward_paths)),
         expires_after_s=_life_s(message.expires_at, now),
         # Date, Message-ID and boundaries are new each time: what was asked is the message itself.
         digest=hashlib.sha256(msgspec.json.encode(message)).hexdigest() if idempotency_key else "",
@@ -83,6 +87,11 @@ def draft_of_raw(raw: RawMessage, *, ingress: str) -> Draft:
         reverse_path = _reverse_path(raw, block)
     except SubmissionRefused as refused:
         findings += refused.findings
+    dsn = None
+    try:
+        dsn = dsn_of(raw.reports, len(forward_paths))
+    except SubmissionRefused as refused:
+        findings += refused.findings
     if findings:
         raise SubmissionRefused(*findings)
     return Draft(
@@ -92,6 +101,7 @@ def draft_of_raw(raw: RawMessage, *, ingress: str) -> Draft:
         ingress=ingress,
         origin=Origin(ingress),
         labels=raw.labels,
+        dsn=dsn,
     )
 
 

@@ -68,7 +68,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Addresses are `"Ann <ann@example.org>"`, `"ann@example.org"` or `Mailbox`. `reverse_path` is
     where bounces go (default: the address of `from_`; `""`: nowhere). `expires_at` has a time zone;
-    what is not delivered by then is given up.
+    what is not delivered by then is given up. `notify`: which reports (DSNs) the reverse-path gets;
+    `report_content`: what comes back with one of failure; `envelope_id` comes back in all of them.
     """
 
     from_: MailboxValue = msgspec.field(name="from")
@@ -88,6 +89,9 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     metadata: dict[str, str] = {}
     expires_at: datetime | None = None
     one_click_unsubscribe: str | None = None
+    notify: list[Literal["never", "success", "failure", "delay"]] = []
+    report_content: Literal["full", "headers"] | None = None
+    envelope_id: str = ""
 
 
 class NamedAddress(msgspec.Struct, frozen=True):

@@ -59,7 +59,9 @@ def test_file_is_sent_to_the_recipients_of_its_header(api: str, tmp_path: Path) 
     path.write_bytes(EML)
     (said,) = objects(relay("send", "--eml", str(path), "-t", "--json", api=api))
     assert [item["address"] for item in said["recipients"]] == ["bob@x.test", "c@y.test"]
-    (said,) = objects(relay("send", "--eml", "-", "--to", "d@z.test", "--json", api=api, given=EML))
+    asking = ("--notify", "success,failure", "--report-content", "full", "--envelope-id", "a b")
+    whole = ("--eml", "-", "--to", "d@z.test", "--json", *asking)
+    (said,) = objects(relay("send", *whole, api=api, given=EML))
     assert [item["address"] for item in said["recipients"]] == ["d@z.test"]
 
 
@@ -118,6 +120,7 @@ def test_attachment_and_every_address_field_arrive(api: str, tmp_path: Path) -> 
         (("--text", "x", "--header", "Subject: y"), 65, "use subject"),
         (("--text", "x", "--header", "no colon"), 64, "Name: value"),
         (("--text", "x", "--class", "urgent"), 65, "class"),
+        (("--text", "x", "--notify", "never,delay"), 65, "notify"),
         (("--text", "x", "-t"), 64, "-t goes with --eml"),
         (("--text", "x", "--timeout", "soon"), 64, "--timeout"),
         (("--text", "x", "--frob"), 64, "--frob"),

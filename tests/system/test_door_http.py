@@ -263,6 +263,9 @@ def test_finished_message_is_taken_with_its_envelope(api: httpx.Client) -> None:
     assert errors(response) == {"too": "unknown_field"}
     response = api.post("/v1/messages/raw?to=a@b.test", content=b"no message", headers=RFC822)
     assert errors(response) == {"content": "header.malformed"}
+    query = "to=a@b.test&notify=never&notify=delay&report_content=none&envelope_id=%0A"
+    response = api.post(f"/v1/messages/raw?{query}", content=content, headers=RFC822)
+    assert set(errors(response)) == {"notify", "report_content", "envelope_id"}
 
 
 def test_list_filters_and_pages(api: httpx.Client) -> None:

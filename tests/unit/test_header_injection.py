@@ -13,6 +13,7 @@ from relay.ingress.draft import RawMessage, draft_of_message, draft_of_raw
 from relay.ingress.header_block import scan
 from relay.ingress.labels import Labels
 from relay.ingress.message import Attachment, Mailbox, Message
+from relay.ingress.report_fields import ReportFields
 from relay.ingress.submit import Draft, Submitter
 from relay.ingress.trace import Origin
 from relay.model.address import parse_address
@@ -86,7 +87,7 @@ def test_text_of_a_field_brings_no_header_field(name: str, line_break: str) -> N
             continue
         assert name in BODIES, f"{value!r} was taken"
         assert "evil" not in names
-    assert tried or name in ("class", "expires_at")
+    assert tried or name in ("class", "expires_at", "notify", "report_content")
 
 
 @pytest.mark.parametrize("line_break", BREAKS, ids=repr)
@@ -96,6 +97,7 @@ def test_envelope_and_labels_of_a_finished_message_take_no_line_break(line_break
     for more in (
         {"sender": f"{evil}@x.test"},
         {"recipients": (f"{evil}@x.test",)},
+        {"reports": ReportFields(envelope_id=evil)},
         {"labels": Labels(campaign=evil)},
         {"labels": Labels(tags=(evil,))},
         {"labels": Labels(metadata={"a": evil})},

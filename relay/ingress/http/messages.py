@@ -25,12 +25,17 @@ from relay.ingress.http.problem import Problem, unknown_field
 from relay.ingress.http.shapes import AcceptedShape, ChangedShape, MessageShape, MessagesShape
 from relay.ingress.labels import Labels, is_idempotency_key
 from relay.ingress.message import Message
+from relay.ingress.report_fields import ReportFields
 from relay.ingress.submit import Draft
 from relay.model.ids import is_recipient_id, split_recipient_id
 from relay.store.deadlines import Deadlines
 from relay.telemetry.log import get_logger
 
-_RAW_PARAMETERS = ("from", "to", "header_recipients", "class", "campaign", "tag")
+_RAW_PARAMETERS = (
+    *("from", "to", "header_recipients", "class", "campaign", "tag"),
+    *("notify", "report_content", "envelope_id"),
+)
+_REPEATED = ("to", "tag", "notify")
 _SEND_HEADERS = ("Idempotency-Key", "X-Request-Id")
 
 
@@ -238,6 +243,11 @@ def _raw_message(request: Request, content: bytes) -> RawMessage:
             tags=tuple(query.getlist("tag")),
             idempotency_key=_idempotency_key(request),
         ),
+        reports=ReportFields(
+            notify=tuple(query.getlist("notify")),
+            report_content=query.get("report_content"),
+            envelope_id=query.get("envelope_id", ""),
+        ),
     )
 
 
@@ -253,7 +263,7 @@ _RAW_DOCUMENT = {
                 "name": name,
                 "in": "query",
                 "schema": {"type": "array", "items": {"type": "string"}}
-                if name in ("to", "tag")
+                if name in _REPEATED
                 else {"type": "boolean" if name == "header_recipients" else "string"},
             }
             for name in _RAW_PARAMETERS
