@@ -38,6 +38,14 @@ def check_settings(config: Config = "", changes: Changes = None) -> None:
     print(f"ok: {loaded.path or 'no file'}, {len(loaded.origins)} settings changed")
 
 
+@config_app.command("smarthosts")
+def list_smarthosts() -> None:
+    """Print the smarthosts that are known by name (Markdown); `smarthost = "gmail"` in a route."""
+    from relay.settings.reference import smarthosts_table
+
+    print(smarthosts_table(), end="")
+
+
 @config_app.command("docs")
 def document_settings() -> None:
     """Print the reference of all settings (Markdown)."""

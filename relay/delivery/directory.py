@@ -12,6 +12,7 @@ from relay.policy.rules import Rules, load_rules
 from relay.policy.shape import Shaping, load_shaping
 from relay.settings import files
 from relay.settings.schema import Settings
+from relay.settings.shipped import text_of
 
 
 class Directory(msgspec.Struct, frozen=True):
@@ -55,6 +56,6 @@ def load_rule_files(settings: Settings) -> tuple[Shaping, Rules]:
     """Shaping and known replies of the files that the settings choose; faults name the file."""
     shaping, replies = files.shaping_path(settings), files.replies_path(settings)
     return (
-        load_shaping(files.text_of(shaping), file=str(shaping)),
-        load_rules(files.text_of(replies), file=str(replies)),
+        load_shaping(text_of(shaping), file=str(shaping)),
+        load_rules(text_of(replies), file=str(replies)),
     )

@@ -6,6 +6,8 @@ import msgspec
 
 from relay.model.credentials import Credentials
 from relay.model.errors import ConfigError
+from relay.policy.smarthost import Smarthost
+from relay.settings.presets import Preset
 from relay.settings.schema import Route, SaslMechanism
 
 #: Where a route's secret may stand; a route has one of them.
@@ -19,9 +21,10 @@ def names_account(route: Route) -> bool:
     return bool(route.username or route.auth or any(getattr(route, key) for key in _SECRETS))
 
 
-def account_of(route: Route, of_url: Credentials | None, where: str) -> Credentials | None:
+def account_of(route: Route, smarthost: Smarthost, where: str) -> Credentials | None:
     """The account that a route logs in with, None for none; ConfigError names key, fault, fix."""
     given = [key for key in _SECRETS if getattr(route, key)]
+    of_url, preset = smarthost.credentials, smarthost.preset
     if of_url is not None:
         if given or route.username:
             key = given[0] if given else "username"
@@ -30,16 +33,29 @@ def account_of(route: Route, of_url: Credentials | None, where: str) -> Credenti
                 "write it in one of the two places"
             )
         account = of_url
-    elif not names_account(route):
+    elif not names_account(route) and preset is None:
         return None
     else:
-        account = _of_keys(route, given, where)
+        if preset is not None and not given:
+            raise ConfigError(f"{where}.smarthost: {_lack(preset)}")
+        account = _of_keys(route, given, where, preset.username if preset else "")
     _check_mechanisms(route, account, where)
     return msgspec.structs.replace(account, mechanisms=tuple(map(str, route.auth)))
 
 
-def _of_keys(route: Route, given: list[str], where: str) -> Credentials:
-    if not route.username:
+def _lack(preset: Preset) -> str:
+    """What a well-known host without a secret is to be told."""
+    user = "" if preset.username else "username and "
+    kind = f" ({preset.note})" if preset.note else ""
+    return (
+        f"{preset.name} takes mail from accounts only{kind}; in a [[routes]] table add {user}"
+        f"one of {', '.join(_SECRETS)}"
+    )
+
+
+def _of_keys(route: Route, given: list[str], where: str, username: str) -> Credentials:
+    username = route.username or username
+    if not username:
         key = given[0] if given else "auth"
         raise ConfigError(f"{where}.{key}: there is no username; add username = …")
     if not given:
@@ -54,11 +70,11 @@ def _of_keys(route: Route, given: list[str], where: str) -> Credentials:
         raise ConfigError(
             f"{where}.{key}: '{getattr(route, key)}' is no absolute path; begin with /"
         )
-    for text in (route.username, route.password):
+    for text in (username, route.password):
         if _CONTROL.search(text):
             raise ConfigError(f"{where}: the credentials contain a control character")
     return Credentials(
-        route.username,
+        username,
         password=route.password,
         is_token=key.startswith("token"),
         file=getattr(route, key) if key.endswith("_file") else "",

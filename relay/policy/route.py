@@ -127,7 +127,7 @@ class RouteTable:
                 raise ConfigError(f"{where}: an account without a smarthost; add smarthost = …")
             return _Entry(None, route.tls)
         smarthost = parse_smarthost(route.smarthost, key=key, has_account=names_account(route))
-        account = account_of(route, smarthost.credentials, where)
+        account = account_of(route, smarthost, where)
         _check_tls(route.tls, smarthost, f"{where}.tls", has_account=account is not None)
         static = StaticRoute(
             name=_name(route.name or f"{smarthost.host}:{smarthost.port}", f"{where}.name"),
@@ -135,7 +135,7 @@ class RouteTable:
             port=smarthost.port,
             scheme=smarthost.scheme,
             credentials=account,
-            tls=route.tls,
+            tls=route.tls or (TlsPolicy.VERIFIED if smarthost.preset else None),
         )
         if self._by_destination.setdefault(static.destination, static) != static:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Smarthost URLs: `smtp://host:port`, `smtps://user:password@host`.
+"""Smarthosts: `smtp://host:port`, `smtps://user:password@host`, or the name of a well-known one.
 
 Errors never show what stands before the `@`.
 """
@@ -12,6 +12,8 @@ import msgspec
 from relay.model.address import normalize_domain
 from relay.model.credentials import Credentials
 from relay.model.errors import ConfigError
+from relay.settings.kinds import redacted
+from relay.settings.presets import Preset, find_preset
 
 #: scheme → port without and with credentials (RFC 5321, RFC 6409 §3.1, RFC 8314 §3.3).
 _PORTS = {"smtp": (25, 587), "smtps": (465, 465)}
@@ -20,12 +22,13 @@ _EXAMPLE = "write for example 'smtp://user:password@mail.example.net:587'"
 
 
 class Smarthost(msgspec.Struct, frozen=True):
-    """A parsed URL: a fixed next hop; its repr hides the password."""
+    """A fixed next hop; its repr hides the password. `preset`: what it was named by."""
 
     scheme: str
     host: str
     port: int
     credentials: Credentials | None = None
+    preset: Preset | None = None
 
     @property
     def implicit_tls(self) -> bool:
@@ -46,17 +49,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def redacted(url: str) -> str:
-    """The URL without what stands before its last `@`, control characters escaped."""
-    shown = re.sub(r"(?<=//).*@|^[^/]*@", "***@", url, flags=re.DOTALL)
-    return shown.encode("unicode_escape").decode("ascii")
-
-
 def parse_smarthost(url: str, *, key: str = "smarthost", has_account: bool = False) -> Smarthost:
     """The smarthost of a URL; ConfigError names `key`, the fault and a correct form.
 
     `has_account`: its account stands elsewhere, so it is a submission port that is meant.
     """
+    preset = _preset(url, key)
+    if preset is not None:
+        return Smarthost(preset.scheme, preset.host, preset.port, preset=preset)
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
     if separator and scheme == "lmtp":
@@ -82,6 +82,13 @@ def parse_smarthost(url: str, *, key: str = "smarthost", has_account: bool = Fal
         raise ConfigError(f"{key}: the port of '{redacted(url)}' is 0; {_EXAMPLE}")
     host = _host(parts.hostname or "", f"{key}: '{redacted(url)}'")
     return Smarthost(scheme, host, port or default_port, credentials)
+
+
+def _preset(text: str, key: str) -> Preset | None:
+    try:
+        return find_preset(text)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _host(text: str, where: str) -> str:

@@ -172,7 +172,8 @@ def show(setting: Setting, value: Any, *, reveal_secret: bool = False) -> str:
         return ""
     form = setting.form
     if form.is_secret and value and not reveal_secret:
-        return '"***"'
+        shown = form.reader.shown if form.reader else None
+        return _show_one(form, shown(value) if shown else "***")
     if isinstance(value, tuple):
         return "[" + ", ".join(_show_one(form, item) for item in value) + "]"
     return _show_one(form, value)

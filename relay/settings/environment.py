@@ -12,7 +12,8 @@ from typing import Any
 from relay.model.errors import ConfigError
 from relay.settings.catalogue import Setting, sections, tables
 from relay.settings.schema import Settings
-from relay.settings.values import Found, did_you_mean, named_setting
+from relay.settings.suggestion import did_you_mean
+from relay.settings.values import Found, named_setting
 
 #: Variables of ours that are no settings.
 OTHER_VARIABLES = frozenset(

@@ -15,6 +15,7 @@ import msgspec
 from relay.model.address import normalize_domain
 from relay.model.errors import ConfigError
 from relay.model.units import parse_duration_s, parse_size_octets
+from relay.settings.presets import find_preset
 from relay.settings.sentinel import is_sentinel_url, parse_sentinel_url
 
 
@@ -37,6 +38,7 @@ class Kind(msgspec.Struct, frozen=True):
 
     read: Callable[[str], Any]
     expected: str
+    shown: Callable[[str], str] | None = None  # of a secret, that part which is none
 
 
 #: RFC 5322 §2.2.
@@ -107,7 +109,13 @@ _read_smarthost_url = _url_reader("smtp", "smtps")
 def _read_smarthost(text: str) -> str:
     if text.strip().lower().startswith("lmtp://"):
         raise ConfigError("lmtp:// is not supported yet; use smtp:// or smtps://")
-    return _read_smarthost_url(text)
+    return text if find_preset(text) is not None else _read_smarthost_url(text)
+
+
+def redacted(url: str) -> str:
+    """The URL without what stands before its last `@`, control characters escaped."""
+    shown = re.sub(r"(?<=//).*@|^[^/]*@", "***@", url, flags=re.DOTALL)
+    return shown.encode("unicode_escape").decode("ascii")
 
 
 _read_server_url = _url_reader("redis", "rediss", "unix")
@@ -151,7 +159,9 @@ KINDS: dict[str, Kind] = {
     "domain": Kind(_read_domain, 'a domain such as "example.org"'),
     "smarthost": Kind(
         _read_smarthost,
-        'a URL such as "smtp://host:587" or "smtps://user:password@host:465"',
+        'a URL such as "smtp://host:587" or "smtps://user:password@host:465", or a name such as '
+        '"gmail"',
+        shown=redacted,
     ),
 }
 

@@ -3,7 +3,8 @@
 import re
 
 from relay.settings.catalogue import Setting, sections, show, tables
-from relay.settings.files import shipped
+from relay.settings.presets import presets
+from relay.settings.shipped import shipped
 
 _HEAD = """# Configuration
 
@@ -31,6 +32,19 @@ def reference() -> str:
             parts.append(f"\n## [[{name}]]\n\n" + texts[name, ""] + "\n")
             parts += [_entry(setting, texts, "") for setting in tables()[name].values()]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def smarthosts_table() -> str:
+    """The well-known smarthosts as a Markdown table, as it stands in docs/smarthosts.md."""
+    lines = ["| name | host | TLS | account | limits |", "|---|---|---|---|---|"]
+    for preset in presets():
+        names = ", ".join(f"`{name}`" for name in (preset.name, *preset.aliases))
+        user = f"user name `{preset.username}`" if preset.username else ""
+        account = "; ".join(filter(None, (user, preset.note)))
+        host = f"[`{preset.host}:{preset.port}`]({preset.source})"
+        tls = "from the start" if preset.tls == "implicit" else "STARTTLS"
+        lines.append(f"| {names} | {host} | {tls} | {account} | {preset.limits} |")
+    return "\n".join(lines) + "\n"
 
 
 def _entry(setting: Setting, texts: dict[tuple[str, str], str], variable: str) -> str:

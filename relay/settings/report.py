@@ -6,6 +6,7 @@ import msgspec
 
 from relay.settings.catalogue import Setting, sections, show, tables
 from relay.settings.loader import Loaded
+from relay.settings.presets import Preset, find_preset
 from relay.settings.schema import Section
 
 
@@ -42,6 +43,9 @@ def as_rows(loaded: Loaded) -> list[dict[str, Any]]:
     for name, known in tables().items():
         for number, table in enumerate(getattr(loaded.settings, name), 1):
             values = {key: show(setting, getattr(table, key)) for key, setting in known.items()}
+            for key, setting in known.items():
+                if (preset := _preset(setting, getattr(table, key))) is not None:
+                    values["resolved"] = preset.url
             origin = str(loaded.path)
             rows.append(
                 {"name": f"{name}[{number}]", "value": values, "variable": "", "origin": origin}
@@ -52,4 +56,13 @@ def as_rows(loaded: Loaded) -> list[dict[str, Any]]:
 def _line(setting: Setting, table: Section) -> str:
     value = getattr(table, setting.key)
     unset = value is None or value is msgspec.UNSET
-    return f"# {setting.key} = (not set)" if unset else f"{setting.key} = {show(setting, value)}"
+    if unset:
+        return f"# {setting.key} = (not set)"
+    preset = _preset(setting, value)
+    meaning = f"  # {preset.url}, certificate verified" if preset else ""
+    return f"{setting.key} = {show(setting, value)}{meaning}"
+
+
+def _preset(setting: Setting, value: Any) -> Preset | None:
+    """The well-known smarthost that a value names."""
+    return find_preset(value) if setting.form.kind == "smarthost" else None

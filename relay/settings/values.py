@@ -4,14 +4,14 @@ A fault is a `ConfigError` of one line: origin, setting, what is wrong, what to 
 Values of secrets never appear in it.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import msgspec
 
 from relay.model.errors import ConfigError
 from relay.settings.catalogue import Setting, sections, tables
+from relay.settings.suggestion import did_you_mean
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False,
@@ -104,12 +104,6 @@ def refuse_key(name: str, known: Mapping[str, Setting], origin: str) -> NoReturn
     """ConfigError: no setting `section.key`, with the nearest one of that section."""
     hint = did_you_mean(name.partition(".")[2], known)
     raise ConfigError(f"{origin}: {name}: no such setting{hint}")
-
-
-def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """`; did you mean …?` where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _shown(raw: Any) -> str:
