@@ -83,12 +83,11 @@ def unpack(cache: Path) -> Path:
     packages = cache / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     names = ["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"]
-    subprocess.run(
-        ["apt-get", "-o", "APT::Sandbox::User=root", "download", *names],
-        cwd=packages,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *names]
+    first = subprocess.run(download, cwd=packages, check=False, capture_output=True)
+    if first.returncode != 0:  # a machine whose lists of packages are old, or were never fetched
+        subprocess.run(["apt-get", "update", "-qq"], check=False, capture_output=True)
+        subprocess.run(download, cwd=packages, check=True, stdout=subprocess.DEVNULL)
     for package in packages.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
     return root

@@ -1,0 +1,45 @@
+"""A real Postfix beside the system under test: Debian's package, unpacked, never installed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.postfix import Postfix
+
+#: What it takes and drops as delivered, whatever the recipient.
+SINK_DOMAIN = "pf.test"
+
+
+def why_not() -> str:
+    """Why this machine cannot have a Postfix of the test's own; empty: it can."""
+    if os.geteuid() != 0:
+        return "Postfix is started by root only: run the tests as root"
+    for command in ("apt-get", "dpkg-deb"):
+        if shutil.which(command) is None:
+            return f"the command {command} is missing: Postfix is taken from Debian's package"
+    return ""
+
+
+class _Neighbour(Postfix):
+    def _lay_out(self) -> Path:
+        conf = super()._lay_out()
+        with (conf / "main.cf").open("a", encoding="utf-8") as main:
+            main.write(f"transport_maps = inline:{{{SINK_DOMAIN}=discard:}}\n")
+        return conf
+
+
+@contextlib.contextmanager
+def neighbour_postfix(*, port: int, receiver: tuple[str, int]) -> Iterator[Postfix]:
+    """Postfix on `port`; its mail goes to `receiver`, that to SINK_DOMAIN into nothing.
+
+    The package is kept where the benchmarks keep it.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    # Not in the test's folder: the queue's owner could not get there.
+    with tempfile.TemporaryDirectory(prefix="relay-postfix-") as folder:
+        base = Path(folder) / "postfix"
+        with _Neighbour(home / "relay-bench", base, port=port, receiver=receiver) as postfix:
+            yield postfix
