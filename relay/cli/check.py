@@ -6,6 +6,7 @@ from relay.ingress.gate import Gate
 from relay.ingress.http.server import check_exposure
 from relay.model.errors import ConfigError, LocalProtocolError
 from relay.net.dns_transport import parse_nameserver
+from relay.policy.reverse_path import ReversePaths
 from relay.policy.route import RouteTable
 from relay.settings.catalogue import tables
 from relay.settings.loader import Loaded
@@ -20,7 +21,8 @@ def check(loaded: Loaded, *, signs: bool = True) -> None:
     """
     settings = loaded.settings
     try:
-        RouteTable.from_settings(settings)
+        routes = RouteTable.from_settings(settings)
+        ReversePaths.from_settings(settings, routes)
         load_rule_files(settings)
         signing_rules(settings)
         if signs:

@@ -7,6 +7,7 @@ from relay.delivery.sign import Signer, signer_of
 from relay.delivery.sts_policies import StsPolicies
 from relay.net.dns_cache import DnsCache
 from relay.net.resolver import Resolver
+from relay.policy.reverse_path import ReversePaths
 from relay.policy.route import RouteTable
 from relay.policy.rules import Rules, load_rules
 from relay.policy.shape import Shaping, load_shaping
@@ -19,7 +20,8 @@ class Directory(msgspec.Struct, frozen=True):
     """Settings, static routes, shaping, reply rules, the resolver, our own name, the signer.
 
     `sts` are the MTA-STS policies of recipient domains, None where they are not asked for; `signer`
-    is None where no key is configured. `digest` tells routes made under these rules from others.
+    is None where no key is configured, `reverse_paths` where all are the senders' own.
+    `digest` tells routes made under these rules from others.
     """
 
     settings: Settings
@@ -31,6 +33,7 @@ class Directory(msgspec.Struct, frozen=True):
     digest: bytes
     sts: StsPolicies | None = None
     signer: Signer | None = None
+    reverse_paths: ReversePaths | None = None
 
 
 def load_directory(
@@ -49,6 +52,7 @@ def load_directory(
         digest=rules_digest(settings, routes, shaping),
         sts=StsPolicies.from_settings(settings, resolver, cache),
         signer=signer_of(settings),
+        reverse_paths=ReversePaths.from_settings(settings, routes),
     )
 
 

@@ -7,6 +7,8 @@ import msgspec
 from relay.delivery.values import Transaction
 from relay.model.dsn import NOTHING_ASKED, Dsn
 from relay.model.message import ClaimedMessage, ClaimedRecipient
+from relay.policy.reverse_path import ReversePaths
+from relay.settings.schema import Verp
 from relay.store.claims import Claim
 
 
@@ -39,22 +41,30 @@ class Load(msgspec.Struct, eq=False):
         """The message with the recipients of this load only."""
         return msgspec.structs.replace(self.message, recipients=self.recipients)
 
+    @property
+    def _reverse_path(self) -> str:
+        return self.transaction.reverse_path
+
     def carry(self, message: ClaimedMessage) -> None:
         """Carry this form of the message instead."""
         self.message = message
-        self.transaction = load_of(message, self.recipients).transaction
+        self.transaction = load_of(message, self.recipients, self._reverse_path).transaction
 
     def of(self, recipients: tuple[ClaimedRecipient, ...]) -> "Load":
         """The same message for some of its recipients."""
-        load = load_of(self.message, recipients)
+        load = load_of(self.message, recipients, self._reverse_path)
         load.tried, load.reconnected = self.tried, self.reconnected
         return load
 
 
-def load_of(message: ClaimedMessage, recipients: tuple[ClaimedRecipient, ...]) -> Load:
-    """The load of these recipients of a message."""
+def load_of(
+    message: ClaimedMessage,
+    recipients: tuple[ClaimedRecipient, ...],
+    reverse_path: str | None = None,
+) -> Load:
+    """The load of these recipients of a message; `reverse_path` is another than the sender's."""
     transaction = Transaction(
-        reverse_path=message.reverse_path,
+        reverse_path=message.reverse_path if reverse_path is None else reverse_path,
         forward_paths=tuple(item.address for item in recipients),
         content=message.content,
         size=message.size,
@@ -75,12 +85,38 @@ def _dsn_of(message: ClaimedMessage, recipients: tuple[ClaimedRecipient, ...]) -
     return Dsn(message.ret, message.envid, asked)
 
 
-def loads_of(claim: Claim, recipients_per_transaction: int) -> Iterator[Load]:
-    """A claim as loads; a claim is of one destination, so only the count splits a message."""
+def loads_of(
+    claim: Claim, recipients_per_transaction: int, paths: ReversePaths | None = None
+) -> Iterator[Load]:
+    """A claim as loads; a claim is of one destination, so only the count splits a message.
+
+    With `paths` its reverse-paths are theirs, and where they name recipients so does each load.
+    """
     size = max(recipients_per_transaction, 1)
     for message in claim.messages:
+        if paths is not None:
+            yield from _with_token(message, size, paths)
+            continue
         for start in range(0, len(message.recipients), size):
             yield load_of(message, message.recipients[start : start + size])
+
+
+def _with_token(message: ClaimedMessage, size: int, paths: ReversePaths) -> Iterator[Load]:
+    recipients, queue_id = message.recipients, message.queue_id
+    verp, domain = paths.manner(
+        message.reverse_path,
+        tenant=message.tenant,
+        mail_class=message.mail_class,
+        destination=recipients[0].destination,
+    )
+    if verp is Verp.RECIPIENT:
+        for recipient in recipients:
+            path = paths.encode(queue_id, recipient.number, domain)
+            yield load_of(message, (recipient,), path)
+        return
+    common = None if verp is Verp.OFF else paths.encode(queue_id, 0, domain)
+    for start in range(0, len(recipients), size):
+        yield load_of(message, recipients[start : start + size], common)
 
 
 def without_expired(claim: Claim, now: float) -> tuple[Claim, Claim]:

@@ -98,7 +98,8 @@ class Supply:
         context.noticed(self._lane, claim, carrier.plan)
         self.claim = claim
         live, expired = without_expired(claim, context.now())
-        loads = list(loads_of(live, carrier.plan.shape.recipients_per_transaction))
+        size = carrier.plan.shape.recipients_per_transaction
+        loads = list(loads_of(live, size, context.directory.reverse_paths))
         for load in loads:
             context.hold(load)
         self._loads += loads

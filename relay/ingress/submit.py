@@ -24,6 +24,7 @@ from relay.model.errors import Finding, MessageTooLarge, SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import Receipt, Submission
 from relay.policy.lint import lint
+from relay.policy.senders import Senders
 from relay.settings.schema import MailClass, Settings
 from relay.smtp.content import normalize
 from relay.telemetry.meter import Meter
@@ -96,6 +97,8 @@ class Submitter:
         self.hostname = own_hostname(settings)
         self._settings = settings
         self._acceptor = acceptor
+        senders = Senders(settings)
+        self._senders = senders if senders.use_feedback_id else None
         self._meter = meter if meter is not None else Meter()
         self._destination_for = lru_cache(maxsize=65536)(routes.destination_for)
 
@@ -160,10 +163,12 @@ class Submitter:
         self, draft: Draft, content: bytes, block: HeaderBlock, labels: Labels, now: float
     ) -> Submission:
         queue_id = new_queue_id(now)
+        mail_class = labels.mail_class or class_of(block)
         message_id, top = self._trace_fields(draft, block, queue_id, now)
+        if self._senders is not None:
+            top += self._feedback_id(draft, block, labels.campaign, mail_class)
         drop = _DROPPED | {name for name in block.names if name.startswith(PREFIX)}
         final = rewrite(content, block, top=top, drop=drop)
-        mail_class = labels.mail_class or class_of(block)
         forward_paths = tuple(dict.fromkeys(draft.forward_paths))
         dsn = _dsn_of(draft, forward_paths)
         wants_dsn = draft.ingress in _DSN_DOORS or (dsn is not None and dsn.asks_for_reports)
@@ -195,6 +200,17 @@ class Submitter:
             idempotency_key=labels.idempotency_key,
             digest=(draft.digest or _digest(draft)) if labels.idempotency_key else "",
         )
+
+    def _feedback_id(
+        self, draft: Draft, block: HeaderBlock, campaign: str, mail_class: str
+    ) -> bytes:
+        """The field by which receivers count complaints, where it is asked for and missing."""
+        assert self._senders is not None
+        if draft.reverse_path is None or "feedback-id" in block.names:
+            return b""
+        domain = draft.reverse_path.domain
+        value = self._senders.feedback_id(domain, draft.tenant, mail_class, campaign)
+        return f"Feedback-ID: {value}\r\n".encode() if value else b""
 
     def _trace_fields(
         self, draft: Draft, block: HeaderBlock, queue_id: str, now: float

@@ -14,7 +14,7 @@ from relay.model.credentials import Credentials
 from relay.model.errors import ConfigError
 from relay.policy.account import account_of, names_account
 from relay.policy.smarthost import Smarthost, parse_smarthost
-from relay.settings.schema import Route, Settings, TlsPolicy
+from relay.settings.schema import Route, Settings, TlsPolicy, Verp
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,99}")
 
@@ -28,6 +28,7 @@ class StaticRoute(msgspec.Struct, frozen=True):
     scheme: str = "smtp"
     credentials: Credentials | None = None
     tls: TlsPolicy | None = None
+    verp: Verp | None = None
 
     @property
     def destination(self) -> str:
@@ -43,6 +44,7 @@ class _Entry(msgspec.Struct, frozen=True):
 
     route: StaticRoute | None
     tls: TlsPolicy | None
+    verp: Verp | None = None
 
 
 _DIRECT = _Entry(None, None)
@@ -90,6 +92,11 @@ class RouteTable:
         entry = self._find(domain)
         return None if entry.route else entry.tls
 
+    def verp(self, destination: str) -> Verp | None:
+        """What the route of a destination demands of reverse-paths; None: nothing."""
+        route = self._by_destination.get(destination)
+        return route.verp if route is not None else self._find(destination).verp
+
     def _find(self, domain: str) -> _Entry:
         if domain in self._exact:
             return self._exact[domain]
@@ -125,7 +132,7 @@ class RouteTable:
                 raise ConfigError(f"{where}.name: a route to the domain's own MX has no name")
             if names_account(route):
                 raise ConfigError(f"{where}: an account without a smarthost; add smarthost = …")
-            return _Entry(None, route.tls)
+            return _Entry(None, route.tls, route.verp)
         smarthost = parse_smarthost(route.smarthost, key=key, has_account=names_account(route))
         account = account_of(route, smarthost, where)
         _check_tls(route.tls, smarthost, f"{where}.tls", has_account=account is not None)
@@ -136,6 +143,7 @@ class RouteTable:
             scheme=smarthost.scheme,
             credentials=account,
             tls=route.tls or (TlsPolicy.VERIFIED if smarthost.preset else None),
+            verp=route.verp,
         )
         if self._by_destination.setdefault(static.destination, static) != static:
             raise ConfigError(

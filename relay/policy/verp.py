@@ -1,6 +1,6 @@
 """VERP: reverse-paths that tell which recipient a report is about, signed against forgery.
 
-    codec = VerpCodec(secrets, prefix="b-", lifetime_s=30 * 86400)
+    codec = VerpCodec.from_settings(settings)  # [envelope]
     address = codec.encode(queue_id, number, "bounces.example.org")
     token = codec.decode(address, now)  # BounceToken, or None: not one of ours
 
@@ -19,6 +19,7 @@ import msgspec
 from relay.model.address import LOCAL_PART_OCTETS
 from relay.model.errors import ConfigError
 from relay.model.ids import accepted_at, is_queue_id, recipient_id
+from relay.settings.schema import Settings
 
 #: Octets of a secret, at least: what `openssl rand -base64 24` gives has 32.
 SECRET_OCTETS = 16
@@ -69,6 +70,14 @@ class VerpCodec:
         self._secrets = [secret.encode() for secret in secrets]
         self._prefix = prefix
         self._lifetime_s = lifetime_s
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "VerpCodec":
+        """The codec of [envelope]; ConfigError where there is no secret."""
+        envelope = settings.envelope
+        return cls(
+            envelope.verp_secrets, prefix=envelope.verp_prefix, lifetime_s=envelope.verp_lifetime
+        )
 
     def encode(self, queue_id: str, number: int, domain: str) -> str:
         """The reverse-path for a recipient, or with number 0 for the message, at this domain."""

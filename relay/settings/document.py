@@ -54,7 +54,7 @@ def _read_tables(name: str, raw_tables: Any, lines: "_Lines") -> tuple[Section, 
     if not isinstance(raw_tables, list) or not all(isinstance(one, dict) for one in raw_tables):
         raise ConfigError(f"{lines.origin(name)}: {name}: is a list: write [[{name}]]")
     known = tables()[name]
-    needed, example = _NEEDED[name]
+    needed, example = _NEEDED.get(name, ("", ""))
     found = []
     for number, table in enumerate(raw_tables, 1):
         values = {}
@@ -63,7 +63,7 @@ def _read_tables(name: str, raw_tables: Any, lines: "_Lines") -> tuple[Section, 
             if key not in known:
                 refuse_key(f"{name}.{key}", known, origin)
             values[key] = read_value(known[key], raw, origin)
-        if not values.get(needed):
+        if needed and not values.get(needed):
             fault = f"is missing: write for example {example}"
             raise ConfigError(f"{lines.origin(name, '', number)}: {name}.{needed}: {fault}")
         found.append(table_type(name)(**values))

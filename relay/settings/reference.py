@@ -2,6 +2,8 @@
 
 import re
 
+import msgspec
+
 from relay.settings.catalogue import Setting, sections, show, tables
 from relay.settings.presets import presets
 from relay.settings.shipped import shipped
@@ -17,7 +19,7 @@ Secrets may also stand in a file: `RELAY_REDIS_URL_FILE=/run/secrets/redis_url`.
 """
 
 #: The section that a list of tables stands behind.
-_LISTED_AFTER = {"delivery": "routes", "dkim": "dkim_keys"}
+_LISTED_AFTER = {"delivery": "routes", "dkim": "dkim_keys", "headers": "senders"}
 
 
 def reference() -> str:
@@ -48,7 +50,8 @@ def smarthosts_table() -> str:
 
 
 def _entry(setting: Setting, texts: dict[tuple[str, str], str], variable: str) -> str:
-    default = "" if setting.key == "domain" else show(setting, setting.default) or "not set"
+    is_needed = setting.default is msgspec.NODEFAULT
+    default = "" if is_needed else show(setting, setting.default) or "not set"
     facts = [setting.form.expected]
     facts += [f"default `{default}`"] if default else ["needed"]
     facts += [f"`{variable}`"] if variable else []

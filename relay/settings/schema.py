@@ -109,6 +109,14 @@ class Dns(Section, frozen=True):
     negative_ttl: Duration = 300.0  # NXDOMAIN, NODATA: at most
 
 
+class Verp(StrEnum):
+    """Whether reverse-paths bear a token, and what it stands for."""
+
+    OFF = "off"
+    MESSAGE = "message"
+    RECIPIENT = "recipient"
+
+
 class Route(Section, frozen=True):
     domain: str  # "*", "example.org" or ".example.org"
     name: str = ""  # default: the smarthost's host:port
@@ -121,6 +129,7 @@ class Route(Section, frozen=True):
     token_env: str = ""
     auth: tuple[SaslMechanism, ...] = ()  # empty: the strongest that both know
     tls: TlsPolicy | None = None  # default: by scheme and credentials
+    verp: Verp | None = None  # default: as senders and classes say
 
 
 class Tls(Section, frozen=True):
@@ -176,6 +185,34 @@ class DkimKey(Section, frozen=True):
     file: str = ""  # PEM
     variable: str = ""  # an environment variable that holds the PEM text
     tenant: str = ""  # empty: every tenant without a key of its own
+
+
+class Envelope(Section, frozen=True):
+    """Reverse-paths with a token (VERP), so that reports name their recipient."""
+
+    verp_transactional: Verp = Verp.OFF
+    verp_bulk: Verp = Verp.OFF
+    bounce_domain: DomainName = ""  # the domain of such reverse-paths
+    verp_prefix: str = "b-"
+    verp_secrets: tuple[Secret, ...] = ()  # the first signs, all verify
+    verp_lifetime: PositiveDuration = 30 * 86400.0  # of a token, from the message's acceptance
+
+
+class Headers(Section, frozen=True):
+    """Fields that the doors add where a message has none."""
+
+    feedback_id: str = ""  # a template; empty: none
+
+
+class Sender(Section, frozen=True):
+    """What differs for the mail of some senders; the first table that matches counts."""
+
+    domain: str = "*"  # of the reverse-path: "*", "example.org" or ".example.org"
+    tenant: str = ""  # empty: any
+    mail_class: MailClass | None = None  # None: any
+    verp: Verp | None = None
+    bounce_domain: DomainName = ""
+    feedback_id: str = ""
 
 
 class Smtp(Section, frozen=True):
@@ -284,6 +321,9 @@ class Settings(Section, frozen=True):
     tls: Tls = Tls()
     dkim: Dkim = Dkim()
     dkim_keys: tuple[DkimKey, ...] = ()
+    envelope: Envelope = Envelope()
+    headers: Headers = Headers()
+    senders: tuple[Sender, ...] = ()
     smtp: Smtp = Smtp()
     http: Http = Http()
     sink: Sink = Sink()

@@ -1,17 +1,28 @@
-"""What arrives is signed, and verifies with the key that is published in DNS."""
+"""What arrives is signed, verifies with the key in DNS, and bears a token where it is asked for."""
 
+import time
 from pathlib import Path
 
 import dkim
 import dns.message
 import dns.query
 
+from relay.ingress.labels import Labels
+from relay.policy.verp import BounceToken, VerpCodec
 from relay.settings.kinds import parse_listen
 from relay.smtp.dkim_key import make_key, zone_line
 from tests.support.system import System
 from tests.system.conftest import Start
 
 CONFIG = """
+[envelope]
+verp_bulk = "recipient"
+bounce_domain = "bounces.example.org"
+verp_secrets = ["a secret of 16 octets"]
+
+[headers]
+feedback_id = "{campaign}:{class}:acme1"
+
 [[dkim_keys]]
 domain = "example.org"
 selector = "r1"
@@ -36,7 +47,7 @@ def published(system: System, name: bytes) -> bytes:
     return b"".join(answer.answer[0][0].strings)
 
 
-async def test_receiver_verifies_both_signatures_with_the_published_keys(
+async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our_reverse_paths(
     start: Start, tmp_path: Path
 ) -> None:
     keys = [make_key("example.org", "r1", "rsa"), make_key("example.org", "e1", "ed25519")]
@@ -53,14 +64,17 @@ async def test_receiver_verifies_both_signatures_with_the_published_keys(
     receipt = await system.submit(["ann@alpha.test", "bob@beta.test"], text=text, headers=FIELDS)
     large = await system.submit(["ann@alpha.test"], text="0123456789 \r\n" * 50_000)
     other = await system.submit(["ann@gamma.test"], sender="x@elsewhere.test")
+    news = await system.submit(
+        ["ann@alpha.test", "bob@alpha.test"], labels=Labels(mail_class="bulk", campaign="spring")
+    )
     late = await system.submit(["tempfail@delta.test"])
-    await system.until_delivered(receipt, large, other)
+    await system.until_delivered(receipt, large, other, news)
     await system.until(late, {"tempfail@delta.test": "deferred"})
     assert b"DKIM-Signature" not in await system.store.content(late.id)
 
     copies = [system.sink.content(seen.number) for seen in system.sink.receipts()]
     signed = [copy for copy in copies if copy.startswith(b"DKIM-Signature: ")]
-    assert (len(copies), len(signed)) == (4, 3)
+    assert (len(copies), len(signed)) == (6, 5)
     for copy in signed:
         message = dkim.DKIM(copy)
         for index in (0, 1):
@@ -68,3 +82,20 @@ async def test_receiver_verifies_both_signatures_with_the_published_keys(
                 idx=index, dnsfunc=lambda name, timeout=5: published(system, name)
             )
         assert b"list-unsubscribe:" in copy and b"list-unsubscribe-post:" in copy
+
+    codec = VerpCodec.from_settings(system.settings)
+    tokens = {
+        seen.forward_paths[0]: codec.decode(seen.reverse_path, time.time())
+        for seen in system.sink.receipts(domain="alpha.test")
+        if seen.reverse_path.endswith("@bounces.example.org")
+    }
+    assert tokens == {
+        "ann@alpha.test": BounceToken(news.id, 1),
+        "bob@alpha.test": BounceToken(news.id, 2),
+    }
+    assert sum(b"\r\nFeedback-ID: spring:bulk:acme1\r\n" in copy for copy in copies) == 2
+    events = await system.events("recipient.delivered")
+    assert {event.data["reverse_path"] for event in events} == {
+        "news@example.org",
+        "x@elsewhere.test",
+    }

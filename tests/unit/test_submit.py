@@ -12,7 +12,7 @@ from relay.model.address import Address, parse_address
 from relay.model.errors import MessageTooLarge, SubmissionRefused
 from relay.model.message import Submission
 from relay.policy.route import RouteTable
-from relay.settings.schema import Delivery, Limits, Route, Settings
+from relay.settings.schema import Delivery, Headers, Limits, Route, Settings
 from tests.support.acceptor import MemoryAcceptor
 
 SETTINGS = Settings(
@@ -64,6 +64,24 @@ def test_date_and_message_id_of_the_sender_stay() -> None:
     made = prepared(header + b"\r\nhi\r\n")
     assert made.message_id == "<mine@x>"
     assert made.content.count(b"Date:") == made.content.count(b"Message-ID:") == 1
+
+
+def with_feedback_id(*args: Any, **more: Any) -> bytes:
+    settings = Settings(headers=Headers("{campaign}:{class}:acme1"))
+    submitter = Submitter(settings, MemoryAcceptor(), RouteTable())
+    return submitter.prepare(draft(*args, **more)).submission.content
+
+
+def test_feedback_id_is_added_by_campaign_and_class_where_it_is_asked_for() -> None:
+    labels = Labels(mail_class="bulk", campaign="spring")
+    assert b"\r\nFeedback-ID: spring:bulk:acme1\r\n" in with_feedback_id(labels=labels)
+    assert b"Feedback-ID" not in prepared(labels=labels).content
+
+
+def test_feedback_id_of_the_sender_stays_and_a_report_gets_none() -> None:
+    given = with_feedback_id(HEADER + b"FEEDBACK-ID: mine:own01\r\n\r\nhi\r\n")
+    assert given.lower().count(b"feedback-id:") == 1 and b"mine:own01" in given
+    assert b"Feedback-ID" not in with_feedback_id(reverse_path=None)
 
 
 def test_hello_name_cannot_write_into_the_header() -> None:
