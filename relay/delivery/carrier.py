@@ -23,6 +23,7 @@ from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_loop, classify_session_failure
 from relay.policy.mx import host_name
+from relay.policy.reasons import verdict as verdict_of
 from relay.smtp.extensions import NO_EXTENSIONS
 from relay.store.limits import Report
 from relay.store.views import QueueMatch
@@ -37,7 +38,10 @@ SUCCESSES_TOLD = 5
 _BREAKING = frozenset({Scope.SITE, Scope.PROVIDER, Scope.ROUTE})
 
 #: What a recipient domain publishes of TLS, as it is called where it is told of.
-_PUBLISHED = {"mta-sts": "the domain's MTA-STS policy"}
+_PUBLISHED = {
+    "mta-sts": "the domain's MTA-STS policy demands it",
+    "dane": "its TLSA records demand it",
+}
 
 _log = structlog.get_logger("relay.session")
 
@@ -203,7 +207,8 @@ class Carrier:
 
     def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
         self._measures.not_opened(self.plan, failed)
-        verdict = classify_session_failure(
+        published = self._why_tls(endpoint, failed)
+        verdict = published or classify_session_failure(
             failed.phase,
             failed.reply,
             failed.cause,
@@ -219,14 +224,22 @@ class Carrier:
             reason=verdict.reason,
             detail=str(failed.reply or failed.cause or ""),
         )
-        if failed.reply is None and failed.cause is not None:
+        if published is None and failed.reply is None and failed.cause is not None:
             who = f"{endpoint.host} [{endpoint.address}]: {failed.cause}"
-            demanded_by = self.plan.dialogue.demanded_by
-            if failed.phase == "tls" and demanded_by:
-                who = f"{who[:200]}; {_PUBLISHED[demanded_by]} demands it"
-            text = f"{verdict.text.removesuffix('.')} ({who[:280]})."
+            text = f"{verdict.text.removesuffix('.')} ({who[:200]})."
             return msgspec.structs.replace(verdict, text=text)
         return verdict
+
+    def _why_tls(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict | None:
+        """The verdict where TLS did not come about that the recipient domain itself demands."""
+        demanded_by = endpoint.demanded_by or self.plan.dialogue.demanded_by
+        if failed.phase != "tls" or not demanded_by:
+            return None
+        failure = verdict_of(Severity.TRANSIENT, Scope.HOST, "tls_failed", failed.reply)
+        what = str(failed.reply or failed.cause or "it did not come about")[:200]
+        who = f"{endpoint.host} [{endpoint.address}]: {what}; {_PUBLISHED[demanded_by]}"
+        text = f"{failure.text.removesuffix('.')} ({who})."
+        return msgspec.structs.replace(failure, text=text)
 
     async def send(self, load: Load, following: Load | None) -> TransactionResult:
         """One transaction; the connection is given up when it broke."""

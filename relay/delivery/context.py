@@ -25,6 +25,7 @@ from relay.model.message import ClaimedMessage, Outcome
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.retry import Schedule
+from relay.policy.tls import Security
 from relay.policy.window import INITIAL
 from relay.settings.schema import MailClass, Settings, UncertainPolicy
 from relay.store.claims import Claim
@@ -144,8 +145,8 @@ class Context:
     def tls_breaker(self, plan: Plan) -> str:
         """The breaker that failed TLS opens: where a recipient domain's own policy demanded it, not
         that of the whole site, whose other domains demand less."""
-        published = plan.dialogue.demanded_by
-        return f"{self.site_breaker(plan)}~{published}" if published else self.site_breaker(plan)
+        published = Security.parse(plan.lane.security).published
+        return "~".join((self.site_breaker(plan), *published))
 
     def breakers(self, plan: Plan) -> tuple[str, ...]:
         """The breakers that a session of the plan heeds."""

@@ -105,6 +105,9 @@ class Engine:
         ]
         if directory.signer is not None:
             self._tasks.append(asyncio.create_task(directory.signer.watch(), name="dkim"))
+        if self.settings.tls.dane and not self._resolver.is_trusted:
+            text = "no resolver is on loopback, and dns.trust_ad is off: DANE is not used"
+            _log.warning("engine.dns_not_trusted", text=text)
         if doubt := doubt_of_name(self.settings):
             _log.warning("engine.name_not_public", text=doubt)
         _log.info("engine.started", mode=mode, incarnation=work.holder, **info)

@@ -5,6 +5,7 @@ without TLS, unless it stays on this machine.
 """
 
 import contextlib
+import datetime
 import time
 
 from relay.delivery.link import Link
@@ -20,7 +21,8 @@ from relay.model.errors import (
     TransportError,
 )
 from relay.net.stream import connect, is_loopback
-from relay.net.tls import client_context
+from relay.net.tls import client_context, dane_context
+from relay.policy.dane import why_not
 from relay.settings.schema import TlsPolicy
 from relay.smtp.client import Client
 from relay.smtp.mechanisms import choose_mechanism
@@ -123,9 +125,22 @@ class Opening:
             raise TlsFailed(f"connection lost right after the handshake: {lost}") from lost
 
     async def _handshake(self, link: Link) -> None:
-        verified = self._tls is TlsPolicy.VERIFIED
-        context = client_context(verified=verified)
-        await link.stream.start_tls(context, self._endpoint.host, self._dialogue.timeouts.tls)
+        endpoint, timeout_s = self._endpoint, self._dialogue.timeouts.tls
+        if endpoint.tlsa:
+            await link.stream.start_tls(dane_context(), endpoint.host, timeout_s)
+            self._check_by_dane(link)
+            return
+        context = client_context(verified=self._tls is TlsPolicy.VERIFIED)
+        await link.stream.start_tls(context, endpoint.host, timeout_s)
+
+    def _check_by_dane(self, link: Link) -> None:
+        """TlsFailed unless a TLSA record vouches for the certificate, before anything is said."""
+        endpoint, now = self._endpoint, datetime.datetime.now(datetime.UTC)
+        why = why_not(endpoint.tlsa, link.stream.peer_chain(), endpoint.host, now)
+        if why:
+            link.stream.abort()
+            raise TlsFailed(f"certificate not accepted: {why}")
+        link.stream.vouch()
 
     async def _authenticate(self, link: Link) -> None:
         credentials = self._dialogue.credentials

@@ -5,6 +5,7 @@ from random import Random
 import msgspec
 
 from relay.delivery.addresses import ADDRESSES_TRIED, AddressRules, find_addresses, source_of
+from relay.delivery.dane import with_dane
 from relay.delivery.routing import (
     RETRY_S,
     Routed,
@@ -69,16 +70,21 @@ async def plan_for(
         return nowhere(found, record, settings)
     security = Security.parse(lane.security)
     implicit_tls = route is not None and route.implicit_tls
+    endpoints = tuple(
+        Endpoint(host, address, port, implicit_tls) for host, address in found.addresses
+    )
+    if security.dane:
+        endpoints, trouble = await with_dane(endpoints, security.tls, resolver)
+        if not endpoints:
+            return _unknown_tlsa(trouble)
     return Plan(
         lane=lane,
-        endpoints=tuple(
-            Endpoint(host, address, port, implicit_tls) for host, address in found.addresses
-        ),
+        endpoints=endpoints,
         dialogue=Dialogue(
             hello_name=own_name(settings),
             source_address=source_of(settings),
             tls=security.tls,
-            demanded_by=security.published,
+            demanded_by="mta-sts" if security.mta_sts else "",
             credentials=route.credentials if route else None,
             timeouts=settings.timeouts,
             allow_only_loopback=settings.delivery.mode is not Mode.LIVE,
@@ -88,6 +94,13 @@ async def plan_for(
         is_by_smarthost=route is not None,
         own_name=_name_of_loops(settings, port),
     )
+
+
+def _unknown_tlsa(trouble: str) -> Unroutable:
+    """No host is left whose TLSA records are known: sending without them would be a downgrade."""
+    text = f"DNS gave no usable answer about the hosts' TLSA records: {trouble}."
+    verdict = Verdict(Severity.TRANSIENT, Scope.DOMAIN, "dns_unavailable", text)
+    return Unroutable(verdict, retry_after_s=RETRY_S)
 
 
 def _name_of_loops(settings: Settings, port: int) -> str:

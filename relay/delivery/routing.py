@@ -75,7 +75,15 @@ _decoder: msgspec.msgpack.Decoder[Routed | Unroutable] = msgspec.msgpack.Decoder
 def rules_digest(settings: Settings, routes: RouteTable, shaping: Shaping) -> bytes:
     """8 octets that change with all that routes follow from, besides DNS and a host's own names."""
     live = settings.delivery.mode is Mode.LIVE
-    said = (live, mx_port(settings), settings.delivery.allow_private, repr(routes), repr(shaping))
+    tls = (settings.tls.mta_sts, settings.tls.dane)
+    said = (
+        live,
+        mx_port(settings),
+        settings.delivery.allow_private,
+        repr(routes),
+        repr(shaping),
+        tls,
+    )
     return hashlib.sha256(repr(said).encode()).digest()[:_DIGEST_OCTETS]
 
 
@@ -143,6 +151,8 @@ async def resolve_destination(
                 return _not_admitted(destination, policy, routed.hosts, settings)
             security = security.by_mta_sts(_names(routed.hosts), _names(admitted))
             routed = msgspec.structs.replace(routed, hosts=admitted)
+    if settings.tls.dane and demanded is None and security.tls is not TlsPolicy.OFF:
+        security = msgspec.structs.replace(security, dane=answer.authentic)
     routed = msgspec.structs.replace(
         routed,
         lane=Lane(site, pool_of(settings), str(security)),

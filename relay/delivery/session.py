@@ -55,7 +55,7 @@ async def open_session(
     may_go_clear = _may_go_clear(endpoint, dialogue)
     why = broken.why(endpoint) if broken is not None and may_go_clear else ""
     if not why:
-        opening = Opening(endpoint, dialogue, dialogue.tls)
+        opening = Opening(endpoint, dialogue, endpoint.tls or dialogue.tls)
         try:
             link = await opening.run()
         except SessionFailed as failed:
@@ -73,7 +73,7 @@ async def open_session(
 
 def _may_go_clear(endpoint: Endpoint, dialogue: Dialogue) -> bool:
     return (
-        dialogue.tls is TlsPolicy.OPPORTUNISTIC
+        (endpoint.tls or dialogue.tls) is TlsPolicy.OPPORTUNISTIC
         and dialogue.credentials is None
         and not endpoint.implicit_tls
     )
@@ -113,7 +113,7 @@ class Session:
             "port": endpoint.port,
         }
         self.tls = link.stream.tls and link.stream.tls | {
-            "policy": dialogue.demanded_by or dialogue.tls.value
+            "policy": endpoint.demanded_by or dialogue.demanded_by or dialogue.tls.value
         }
         self.clear_because = clear_because
         self.timings = timings

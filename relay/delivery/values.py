@@ -5,6 +5,7 @@ import msgspec
 from relay.model.credentials import Credentials
 from relay.model.errors import RelayError
 from relay.model.reply import Reply
+from relay.policy.dane import Tlsa
 from relay.settings.schema import Timeouts, TlsPolicy
 from relay.smtp.transaction import Transaction
 
@@ -19,12 +20,19 @@ __all__ = [
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One address of one host: `host` is the name for TLS and reports, `address` an IP literal."""
+    """One address of one host: `host` is the name for TLS and reports, `address` an IP literal.
+
+    `tls`: what this host itself demands, before what the dialogue does; with `tlsa`, a certificate
+    that one of these records vouches for. `demanded_by`: "dane" where that is why.
+    """
 
     host: str
     address: str
     port: int
     implicit_tls: bool = False
+    tls: TlsPolicy | None = None
+    tlsa: tuple[Tlsa, ...] = ()
+    demanded_by: str = ""
 
 
 class Dialogue(msgspec.Struct, frozen=True):

@@ -21,12 +21,16 @@ class Status(IntEnum):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The end of one question: records as (preference, host) or (0, address), TTL, what failed."""
+    """The end of one question: records as (preference, host) or (0, address), TTL, what failed.
+
+    `authentic`: a resolver that we trust says that DNSSEC vouches for it.
+    """
 
     status: Status
     records: tuple[tuple[int, str], ...] = ()
     ttl_s: float = 0.0
     text: str = ""
+    authentic: bool = False
 
 
 class DnsCache(Protocol):

@@ -26,6 +26,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.SOA import SOA
+from dns.rdtypes.ANY.TLSA import TLSA
 from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
@@ -51,8 +52,8 @@ class MalformedPacket(ValueError):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record of the answer: `data` is a host name (MX, CNAME), an address in text form, or a
-    text, its strings put together (TXT)."""
+    """One record of the answer: `data` is a host name (MX, CNAME), an address in text form, a text,
+    its strings put together (TXT), or numbers and octets in hexadecimal (TLSA)."""
 
     name: str
     type: RdataType
@@ -62,13 +63,17 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a nameserver answered; `negative_ttl_s` is that of the SOA (RFC 2308 §5) or None."""
+    """What a nameserver answered; `negative_ttl_s` is that of the SOA (RFC 2308 §5) or None.
+
+    `authentic`: it says that DNSSEC vouches for the answer (AD): as true as we trust it.
+    """
 
     rcode: Rcode
     truncated: bool
     records: tuple[Record, ...] = ()
     negative_ttl_s: int | None = None
     is_referral: bool = False
+    authentic: bool = False
 
 
 class Question:
@@ -115,8 +120,13 @@ class Query:
 @cache
 def _around_the_name(kind: RdataType, *, edns: bool) -> tuple[bytes, bytes]:
     """The octets of a query between id and name, and those after the name."""
+    # AD in a query asks for it in the answer (RFC 6840 §5.7), without the signatures.
     query = dns.message.make_query(
-        dns.name.root, kind, use_edns=0 if edns else False, payload=UDP_PAYLOAD_OCTETS
+        dns.name.root,
+        kind,
+        use_edns=0 if edns else False,
+        payload=UDP_PAYLOAD_OCTETS,
+        flags=dns.flags.RD | dns.flags.AD,
     )
     wire = query.to_wire()
     return wire[2:12], wire[13:]
@@ -158,6 +168,7 @@ def _response_of(message: dns.message.Message) -> Response:
         records=records,
         negative_ttl_s=negative_ttl_s,
         is_referral=has_ns and negative_ttl_s is None and not records,
+        authentic=bool(message.flags & dns.flags.AD),
     )
 
 
@@ -172,6 +183,10 @@ def _records_of(rrset: RRset) -> Iterator[Record]:
             yield Record(name, kind, ttl_s, text_of(rdata.target))
         elif isinstance(rdata, TXT):
             text = b"".join(rdata.strings).decode("utf-8", "replace")
+            yield Record(name, kind, ttl_s, text)
+        elif isinstance(rdata, TLSA):
+            octets = bytes(rdata.cert).hex()
+            text = f"{rdata.usage} {rdata.selector} {rdata.mtype} {octets}"
             yield Record(name, kind, ttl_s, text)
 
 

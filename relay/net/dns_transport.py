@@ -134,6 +134,11 @@ class Nameserver:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine: nobody can change what it answers on the way."""
+        return ipaddress.ip_address(self.address[0]).is_loopback
+
     async def ask(self, question: Question, timeout_s: float) -> Response:
         """One try within `timeout_s`; TimeoutError, OSError, MalformedPacket."""
         loop = asyncio.get_running_loop()

@@ -53,12 +53,14 @@ _LOCALHOST = ("127.0.0.1", "::1")
 class MxAnswer(msgspec.Struct, frozen=True):
     """The MX hosts of a domain as (preference, host), best first, and for how long they hold.
 
-    `implicit`: the domain has no MX records and is its own host (RFC 5321 §5.1).
+    `implicit`: the domain has no MX records and is its own host (RFC 5321 §5.1). `authentic`: a
+    resolver that we trust says that DNSSEC vouches for all of this.
     """
 
     records: tuple[tuple[int, str], ...]
     ttl_s: float
     implicit: bool = False
+    authentic: bool = False
 
 
 class Resolver:
@@ -113,11 +115,12 @@ class Resolver:
         if answer.status is Status.FAILED:
             raise ResolverUnavailable(answer.text)
         if answer.status is not Status.FOUND:
-            return await self._implicit_mx(name)
+            return await self._implicit_mx(name, authentic=answer.authentic)
         hosts = tuple(record for record in answer.records if record[1])
         if not hosts:
             raise NullMx(f"{name} accepts no mail (null MX)")
-        return MxAnswer(hosts, self._ttl_left(name, RdataType.MX))
+        ttl_s = self._ttl_left(name, RdataType.MX)
+        return MxAnswer(hosts, ttl_s, authentic=answer.authentic)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """IPv4 and IPv6 addresses in turn; () where the name has none.
@@ -148,11 +151,33 @@ class Resolver:
             raise ResolverUnavailable(answer.text)
         return tuple(text for _, text in answer.records)
 
-    async def _implicit_mx(self, name: str) -> MxAnswer:
+    async def tlsa(self, host: str, port: int) -> tuple[str, ...]:
+        """The authentic TLSA records of a service, as `3 1 1 <hex>`; ResolverUnavailable."""
+        answer = await self._answer(f"_{port}._tcp.{_host_name(host)}", RdataType.TLSA)
+        if answer.status is Status.FAILED:
+            raise ResolverUnavailable(answer.text)
+        return tuple(text for _, text in answer.records) if answer.authentic else ()
+
+    async def is_authentic(self, host: str) -> bool:
+        """Whether DNSSEC vouches for all addresses of a host that are known."""
+        answers = await self._both_families(_host_name(host))
+        found = [answer for answer in answers if answer.status is Status.FOUND]
+        return bool(found) and all(answer.authentic for answer in found)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether there is a nameserver whose word on DNSSEC counts."""
+        return any(map(self._is_trusted, self._nameservers))
+
+    def _is_trusted(self, nameserver: Nameserver) -> bool:
+        return self._dns.trust_ad or nameserver.is_local
+
+    async def _implicit_mx(self, name: str, *, authentic: bool) -> MxAnswer:
         if not await self.addresses(name):
             raise NoMailHost(f"{name} has neither MX nor address records")
         ttls = (self._ttl_left(name, kind) for kind in (RdataType.A, RdataType.AAAA))
-        return MxAnswer(((0, name),), min((ttl for ttl in ttls if ttl > 0), default=0.0), True)
+        ttl_s = min((ttl for ttl in ttls if ttl > 0), default=0.0)
+        return MxAnswer(((0, name),), ttl_s, implicit=True, authentic=authentic)
 
     async def _both_families(self, name: str) -> tuple[Answer, Answer]:
         """A and AAAA side by side; a slow second family is not awaited once the first is found."""
@@ -210,9 +235,11 @@ class Resolver:
 
     async def _follow(self, name: str, kind: RdataType) -> Answer:
         seen, ttl_s, current = {name}, self._dns.max_ttl, name
+        authentic = True
         while True:
             asked = current
             response = await self._exchange(asked, kind)
+            authentic = authentic and response.authentic
             links = {
                 record.name: record for record in response.records if record.type == RdataType.CNAME
             }
@@ -227,11 +254,12 @@ class Resolver:
             if found:
                 ttl_s = min(ttl_s, *(record.ttl_s for record in found))
                 records = sorted((record.preference, record.data) for record in found)
-                return Answer(Status.FOUND, tuple(records[:RECORDS_KEPT]), self._clamp(ttl_s))
+                kept = tuple(records[:RECORDS_KEPT])
+                return Answer(Status.FOUND, kept, self._clamp(ttl_s), authentic=authentic)
             if response.rcode == Rcode.NXDOMAIN or "\\" in current:
-                return self._negative(Status.NO_NAME, response)
+                return self._negative(Status.NO_NAME, response, authentic)
             if current == asked:  # else the alias' target has not been asked for yet
-                return self._negative(Status.NO_DATA, response)
+                return self._negative(Status.NO_DATA, response, authentic)
 
     async def _exchange(self, name: str, kind: RdataType) -> Response:
         """One question to the nameservers in turn until one answers; ResolverUnavailable."""
@@ -256,6 +284,8 @@ class Resolver:
                     problem = f"nameserver {nameserver} answered garbage ({error})"
                 else:
                     if response.rcode == Rcode.NXDOMAIN or _is_usable(response):
+                        if response.authentic and not self._is_trusted(nameserver):
+                            response = msgspec.structs.replace(response, authentic=False)
                         return response
                     problem = f"nameserver {nameserver} answered {_shown(response)}"
             if not was_silent:
@@ -294,10 +324,11 @@ class Resolver:
     def _clamp(self, ttl_s: float) -> float:
         return min(max(ttl_s, self._dns.min_ttl), self._dns.max_ttl)
 
-    def _negative(self, status: Status, response: Response) -> Answer:
+    def _negative(self, status: Status, response: Response, authentic: bool) -> Answer:
         soa = response.negative_ttl_s
         ttl_s = NEGATIVE_TTL_WITHOUT_SOA_S if soa is None else soa
-        return Answer(status, (), min(max(ttl_s, self._dns.min_ttl), self._dns.negative_ttl))
+        ttl_s = min(max(ttl_s, self._dns.min_ttl), self._dns.negative_ttl)
+        return Answer(status, (), ttl_s, authentic=authentic)
 
     def _ttl_left(self, name: str, kind: RdataType) -> float:
         now = asyncio.get_running_loop().time()

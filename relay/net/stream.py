@@ -23,7 +23,14 @@ import termios
 from typing import cast
 
 from relay.model.errors import ConnectFailed, ConnectionLost, DeadlineExpired, TlsFailed
-from relay.net.tls import ResumingContext, abort_transport, channel_binding, failure_text, tls_info
+from relay.net.tls import (
+    ResumingContext,
+    abort_transport,
+    channel_binding,
+    failure_text,
+    peer_chain,
+    tls_info,
+)
 
 #: Octets received but not read at which the transport is paused.
 RECEIVE_OCTETS = 256 * 1024
@@ -185,6 +192,14 @@ class Stream(asyncio.Protocol):
         self._transport = encrypted
         self._ssl_object = encrypted.get_extra_info("ssl_object")
         self._tls = tls_info(self._ssl_object)
+
+    def peer_chain(self) -> list[bytes]:
+        """The certificates (DER) that the peer sent in its handshake, its own first."""
+        return [] if self._ssl_object is None else peer_chain(self._ssl_object)
+
+    def vouch(self) -> None:
+        """The owner has checked the peer's certificate himself."""
+        self._tls = self._tls | {"verified": True}
 
     def close(self) -> None:
         """Close after what was written has gone out; returns at once."""

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
@@ -40,6 +41,7 @@ class ResumingContext(ssl.SSLContext):
     """
 
     def __init__(self, protocol: int) -> None:
+        self.is_resuming = True
         self._sessions: OrderedDict[str, tuple[float, ssl.SSLSession]] = OrderedDict()
 
     def wrap_bio(
@@ -57,7 +59,7 @@ class ResumingContext(ssl.SSLContext):
 
     def keep(self, host: str, session: ssl.SSLSession | None) -> None:
         """Remember what the next handshake with this host may resume."""
-        if session is None or not session.has_ticket:
+        if session is None or not session.has_ticket or not self.is_resuming:
             return
         self._sessions.pop(host, None)
         if len(self._sessions) >= SESSIONS_KEPT:
@@ -85,6 +87,30 @@ def client_context(*, verified: bool) -> ResumingContext:
     if not verified:
         return _unverified()
     return _verified(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", ""))
+
+
+@lru_cache(maxsize=1)
+def dane_context() -> ResumingContext:
+    """A context whose owner checks the chain himself; nothing is resumed, so that there is one."""
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.is_resuming = False
+    return context
+
+
+def peer_chain(tls: ssl.SSLObject) -> list[bytes]:
+    """The certificates that the peer sent (DER), its own first, whether they are good or not."""
+    # Public from Python 3.13 on; the object below has had it since 3.10.
+    ask = getattr(tls, "get_unverified_chain", None)
+    if ask is None:
+        ask = getattr(tls, "_sslobj").get_unverified_chain  # noqa: B009
+    return [one if isinstance(one, bytes) else _der_of(one) for one in ask() or ()]
+
+
+def _der_of(certificate: Any) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
 
 
 @lru_cache(maxsize=1)

@@ -41,19 +41,22 @@ _WEAK = frozenset({TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC})
 
 
 class Security(msgspec.Struct, frozen=True):
-    """What a lane demands of TLS; text form `tls`, `tls+mta-sts` or `tls+mta-sts.<digest>`.
+    """What a lane demands of TLS; text form `tls`, `tls+mta-sts`, `tls+mta-sts.<digest>+dane`.
 
     `mta_sts`: demanded by MTA-STS policies, which admit the hosts of this digest; "all": all hosts
-    of the site. Empty: no policy has a word.
+    of the site. Empty: no policy has a word. `dane`: hosts may demand more by TLSA records.
     """
 
     tls: TlsPolicy
     mta_sts: str = ""
+    dane: bool = False
 
     def __str__(self) -> str:
         parts = [self.tls.value]
         if self.mta_sts:
             parts.append("mta-sts" if self.mta_sts == _ALL else f"mta-sts.{self.mta_sts}")
+        if self.dane:
+            parts.append("dane")
         return "+".join(parts)
 
     @classmethod
@@ -63,9 +66,12 @@ class Security(msgspec.Struct, frozen=True):
         security = cls(TlsPolicy(first))
         for part in others:
             word, _, digest = part.partition(".")
-            if word != "mta-sts":
+            if part == "dane":
+                security = msgspec.structs.replace(security, dane=True)
+            elif word == "mta-sts":
+                security = msgspec.structs.replace(security, mta_sts=digest or _ALL)
+            else:
                 raise ValueError(f"not a lane's security: {text!r}")
-            security = msgspec.structs.replace(security, mta_sts=digest or _ALL)
         return security
 
     def by_mta_sts(self, hosts: Iterable[str], admitted: Iterable[str]) -> "Security":
@@ -79,9 +85,9 @@ class Security(msgspec.Struct, frozen=True):
         )
 
     @property
-    def published(self) -> str:
-        """Whose demand it is where it is the recipient domain's own, else empty."""
-        return "mta-sts" if self.mta_sts else ""
+    def published(self) -> tuple[str, ...]:
+        """By which means the recipient domain itself may demand it."""
+        return (*(("mta-sts",) if self.mta_sts else ()), *(("dane",) if self.dane else ()))
 
 
 _ALL = "all"

@@ -107,6 +107,7 @@ class Dns(Section, frozen=True):
     max_ttl: PositiveDuration = 3600.0
     min_ttl: Duration = 30.0
     negative_ttl: Duration = 300.0  # NXDOMAIN, NODATA: at most
+    trust_ad: bool = False  # of resolvers that are not on loopback
 
 
 class Verp(StrEnum):
@@ -137,6 +138,7 @@ class Tls(Section, frozen=True):
 
     remember_broken: Duration = 3600.0  # 0: TLS is tried with every connection
     mta_sts: bool = True  # RFC 8461
+    dane: bool = False  # RFC 7672; needs a resolver that validates
 
 
 class Dkim(Section, frozen=True):

@@ -5,6 +5,7 @@ leaves exist for the hosts scripted so.
 """
 
 import datetime
+import hashlib
 import ssl
 import tempfile
 from collections import OrderedDict
@@ -39,6 +40,14 @@ class Certificates:
     def close(self) -> None:
         """Remove the files."""
         self._folder.cleanup()
+
+    @property
+    def key_digest(self) -> bytes:
+        """SHA-256 of the public key that all hosts have, as TLSA records hold it."""
+        key = self._key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return hashlib.sha256(key).digest()
 
     def context_for(self, host: str, kind: str = "good") -> ssl.SSLContext:
         """The server context of a host; kind is good, wrong-name or expired."""

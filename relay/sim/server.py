@@ -116,6 +116,7 @@ class Sink:
         async with contextlib.AsyncExitStack() as stack:
             self._certificates = Certificates()
             stack.callback(self._certificates.close)
+            self.scenario.zone.key_digest = self._certificates.key_digest
             self.receiver = Receiver(self.scenario, self.mailbox, self._certificates)
             stack.push_async_callback(self.receiver.stop)
             await self._start_smtp(stack)

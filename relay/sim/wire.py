@@ -25,6 +25,7 @@ _HEADER = struct.Struct("!6H")
 _FIXED = struct.Struct("!HHIH")
 _OPT = 41
 _AUTHORITATIVE = 0x0400
+_AUTHENTIC = 0x0020
 _QUERY_OPCODE_MASK = 0x7800
 #: RFC 6891: what we say we take, and the least that a requester without EDNS takes.
 EDNS_OCTETS = 1232
@@ -97,6 +98,8 @@ def _referral(question: Question) -> bytes:
 def build_answer(question: Question, answer: Answer, *, over_udp: bool) -> bytes:
     """The response; over UDP one that is too large has no records and the TC bit."""
     flags = 0x8000 | _AUTHORITATIVE | 0x0080 | (question.flags & 0x0100)
+    if answer.authentic:
+        flags |= question.flags & _AUTHENTIC
     if question.flags & _QUERY_OPCODE_MASK:
         answer = Answer(NOTIMP)
     code, records = answer.code, answer.records

@@ -23,7 +23,9 @@ from relay.sim.policy_host import MODES as POLICY_MODES
 TTL_S = 60
 
 NOERROR, SERVFAIL, NXDOMAIN, NOTIMP = 0, 2, 3, 4
-A, NS, CNAME, SOA, PTR, MX, TXT, AAAA = 1, 2, 5, 6, 12, 15, 16, 28
+A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, TLSA = 1, 2, 5, 6, 12, 15, 16, 28, 52
+#: Domain keywords of zones that are signed.
+_SIGNED = {"dane", "danewrong", "danefail"}
 _ALIAS_TARGET = "mx-target"
 
 
@@ -48,12 +50,16 @@ class Manner(Enum):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What to answer: code, records, after what delay, and in which manner."""
+    """What to answer: code, records, after what delay, and in which manner.
+
+    `authentic`: DNSSEC vouches for it, which who asks is told (AD).
+    """
 
     code: int = NOERROR
     records: tuple[Record, ...] = ()
     delay_s: float = 0.0
     manner: Manner = Manner.WHOLE
+    authentic: bool = False
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -160,6 +166,8 @@ class Zone:
         self.name_at: Callable[[str], str | None] = lambda _address: None
         #: Where `mta-sts.<domain>` is, of domains with a policy; empty: nowhere.
         self.policy_address = ""
+        #: SHA-256 of the key that all hosts have.
+        self.key_digest = bytes(32)
         self._overrides: dict[tuple[str, int], Override] = {}
         self._has_wildcards = False
         self._asked: dict[tuple[str, int], int] = {}
@@ -201,6 +209,12 @@ class Zone:
         """What to answer to one question; the name may be in any case."""
         name = name.lower().rstrip(".")
         words = domain_keywords(name)
+        answer = self._lookup(name, kind, words)
+        if _SIGNED.isdisjoint(words):
+            return answer
+        return msgspec.structs.replace(answer, authentic=True)
+
+    def _lookup(self, name: str, kind: int, words: dict[str, float | None]) -> Answer:
         if override := self._override_for(name, kind):
             records = tuple(Record(name, kind, _rdata(kind, text)) for text in override.values)
             return Answer(override.code, records)
@@ -265,6 +279,8 @@ class Zone:
         if name.startswith("_mta-sts.") and self._has_policy(name):
             text = b"v=STSv1; id=20260101000000;"
             return NOERROR, (Record(name, TXT, bytes([len(text)]) + text),) if kind == TXT else ()
+        if kind == TLSA and "._tcp." in name and (found := self._tlsa(name)) is not None:
+            return found
         if name.startswith("_"):  # policies (MTA-STS, DMARC, TLSRPT) and TLSA: nobody has any
             return NXDOMAIN, ()
         if kind == MX:
@@ -295,6 +311,16 @@ class Zone:
         if address is None:
             return ()
         return (Record(name, A, bytes(map(int, address.split(".")))),)
+
+    def _tlsa(self, name: str) -> tuple[int, tuple[Record, ...]] | None:
+        """DANE-EE(3) SPKI(1) SHA-256(1), as RFC 7672 §3.1 recommends; None: the name has none."""
+        words = domain_keywords(name)
+        if "danefail" in words:
+            return SERVFAIL, ()
+        if _SIGNED.isdisjoint(words):
+            return None
+        digest = bytes(32) if "danewrong" in words else self.key_digest
+        return NOERROR, (Record(name, TLSA, bytes((3, 1, 1)) + digest),)
 
     def _has_policy(self, name: str) -> bool:
         return bool(self.policy_address) and not POLICY_MODES.keys().isdisjoint(

@@ -26,6 +26,9 @@ class ScriptedDns:
         self.sources: list[tuple[str, int]] = []
         self.ids: list[int] = []
         self.minimum = 120
+        #: Whether DNSSEC vouches for what the zone says, but for these names.
+        self.is_signed = False
+        self.unsigned: set[str] = set()
         self.port = 0
         self._records: dict[tuple[str, str], list[dns.rrset.RRset]] = {}
         self._scripts: dict[tuple[str, str], Script] = {}
@@ -66,6 +69,8 @@ class ScriptedDns:
         if script is not None:
             return script(query, via)
         response = self.plain(query, name, kind)
+        if self.is_signed and name not in self.unsigned and query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         wire = response.to_wire(max_size=65535)
         if via == "udp" and len(wire) > 1232:
             response = reply_with(query)

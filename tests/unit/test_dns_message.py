@@ -53,12 +53,17 @@ def test_query_is_what_dnspython_would_write(
 ) -> None:
     wire = Query(Question(name, kind), query_id, edns=edns).wire
     whole = dns.message.make_query(
-        f"{name}.", kind, use_edns=0 if edns else False, payload=1232, id=query_id
+        f"{name}.",
+        kind,
+        use_edns=0 if edns else False,
+        payload=1232,
+        id=query_id,
+        flags=dns.flags.RD | dns.flags.AD,
     )
     assert wire == whole.to_wire()
     message = dns.message.from_wire(wire)
     assert (message.edns, message.payload) == ((0, 1232) if edns else (-1, 0))
-    assert message.flags == dns.flags.RD
+    assert message.flags == dns.flags.RD | dns.flags.AD
 
 
 @pytest.mark.parametrize("name", ["a..b", "a" * 64, ".".join(["a" * 60] * 5)])

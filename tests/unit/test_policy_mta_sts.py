@@ -1,5 +1,6 @@
 """MTA-STS records and policies are read as RFC 8461 writes them, and nothing else is one."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,10 +127,12 @@ def test_security_of_a_lane_survives_its_text_form() -> None:
     part = plain.by_mta_sts(["b", "a"], ["a"])
     assert (str(plain), str(whole)) == ("opportunistic", "verified+mta-sts")
     assert str(part).startswith("verified+mta-sts.")
-    for security in (plain, whole, part):
+    both = msgspec.structs.replace(part, dane=True)
+    assert both.published == ("mta-sts", "dane")
+    for security in (plain, whole, part, both, Security(TlsPolicy.REQUIRED, dane=True)):
         assert Security.parse(str(security)) == security
-    assert whole.published == part.published == "mta-sts"
-    assert plain.published == ""
+    assert whole.published == part.published == ("mta-sts",)
+    assert plain.published == ()
 
 
 def test_security_depends_on_which_hosts_are_admitted() -> None:

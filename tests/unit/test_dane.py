@@ -1,0 +1,284 @@
+"""DANE from the DNS packet to the handshake: who is believed, what is demanded, what is refused."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from certificates import issue
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from scripted_dns import ScriptedDns, serving
+from scripted_smtp import Peer, ScriptedServer
+
+from relay.delivery.plan import Plan, plan_for
+from relay.delivery.routing import Routed, Unroutable, resolve_destination
+from relay.delivery.session import open_session
+from relay.delivery.values import Dialogue, Endpoint, SessionFailed, Transaction
+from relay.model.errors import ResolverUnavailable, TlsFailed
+from relay.model.verdict import Severity
+from relay.net.resolver import Resolver
+from relay.policy.dane import Tlsa
+from relay.policy.route import RouteTable
+from relay.policy.shape import Shaping
+from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Timeouts, Tls, TlsPolicy
+
+RUNS_ON_BOTH_LOOPS = True
+
+QUICK = Dns(timeout=0.5, lifetime=1.0)
+LIVE = Settings(
+    dns=QUICK, delivery=Delivery(mode=Mode.LIVE, hostname="relay.test"), tls=Tls(dane=True)
+)
+TIMEOUTS = Timeouts(
+    greeting=5.0, tls=5.0, command=5.0, data=5.0, data_block=5.0, data_done=5.0, quit=2.0
+)
+DIGEST = "ab" * 32
+
+
+@pytest.fixture
+async def dns_server() -> AsyncIterator[ScriptedDns]:
+    async with serving() as server:
+        server.is_signed = True
+        server.add("a.test", "MX", "10 mx1.a.test.", "20 mx2.a.test.")
+        for number in (1, 2):
+            server.add(f"mx{number}.a.test", "A", f"8.8.8.{number}")
+        yield server
+
+
+@pytest.fixture
+async def resolver(dns_server: ScriptedDns) -> AsyncIterator[Resolver]:
+    resolver = Resolver(QUICK, nameservers=(dns_server.nameserver,))
+    yield resolver
+    await resolver.aclose()
+
+
+async def routed(resolver: Resolver, settings: Settings = LIVE) -> Routed:
+    found = await resolve_destination(
+        "a.test",
+        resolver=resolver,
+        routes=RouteTable.from_settings(settings),
+        shaping=Shaping(),
+        settings=settings,
+        random=Random(1),
+    )
+    assert isinstance(found, Routed), found
+    return found
+
+
+async def plan(resolver: Resolver, settings: Settings = LIVE) -> Plan | Unroutable:
+    record = await routed(resolver, settings)
+    return await plan_for(
+        record.lane,
+        record,
+        resolver=resolver,
+        settings=settings,
+        routes=RouteTable.from_settings(settings),
+        shaping=Shaping(),
+        random=Random(1),
+    )
+
+
+async def demands(resolver: Resolver) -> dict[str, tuple[TlsPolicy | None, int, str]]:
+    found = await plan(resolver)
+    assert isinstance(found, Plan), found
+    return {one.host: (one.tls, len(one.tlsa), one.demanded_by) for one in found.endpoints}
+
+
+# -- DNS -------------------------------------------------------------------------------------
+
+
+async def test_answer_is_authentic_where_a_resolver_that_we_trust_says_so(
+    dns_server: ScriptedDns,
+) -> None:
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"3 1 1 {DIGEST}")
+    for trusts, signed in ((True, True), (True, False), (False, True)):
+        dns_server.is_signed = signed
+        resolver = Resolver(QUICK, nameservers=(dns_server.nameserver,))
+        resolver._is_trusted = lambda _nameserver, word=trusts: word  # type: ignore[method-assign]
+        believed = trusts and signed
+        assert (await resolver.mx("a.test")).authentic is believed
+        assert await resolver.is_authentic("mx1.a.test") is believed
+        tlsa = await resolver.tlsa("mx1.a.test", 25)
+        assert tlsa == ((f"3 1 1 {DIGEST}",) if believed else ())
+        await resolver.aclose()
+
+
+@pytest.mark.parametrize(
+    ("nameserver", "trust_ad", "trusted"),
+    [
+        ("127.0.0.53:53", False, True),
+        ("[::1]:53", False, True),
+        ("192.0.2.53", False, False),
+        ("192.0.2.53", True, True),
+    ],
+)
+async def test_resolver_elsewhere_is_believed_only_if_the_operator_says_so(
+    nameserver: str, trust_ad: bool, trusted: bool
+) -> None:
+    resolver = Resolver(Dns(trust_ad=trust_ad), nameservers=(nameserver,))
+    assert resolver.is_trusted is trusted
+    await resolver.aclose()
+
+
+async def test_what_is_authentic_stays_so_in_a_shared_cache(dns_server: ScriptedDns) -> None:
+    class Cache(dict[str, bytes]):
+        async def get(self, key: str) -> bytes | None:  # type: ignore[override]
+            return dict.get(self, key)
+
+        async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+            self[key] = value
+
+    cache = Cache()
+    for _ in range(2):
+        resolver = Resolver(QUICK, cache, nameservers=(dns_server.nameserver,))
+        assert (await resolver.mx("a.test")).authentic
+        await resolver.aclose()
+    assert dns_server.count("a.test", "MX") == 1
+
+
+# -- the plan --------------------------------------------------------------------------------
+
+
+async def test_hosts_with_tlsa_records_demand_tls_and_others_do_not(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"3 1 1 {DIGEST}", f"0 1 1 {DIGEST}")
+    assert (await routed(resolver)).lane.security == "opportunistic+dane"
+    assert await demands(resolver) == {
+        "mx1.a.test": (TlsPolicy.REQUIRED, 1, "dane"),
+        "mx2.a.test": (None, 0, ""),
+    }
+
+
+async def test_records_of_which_none_is_usable_demand_tls_of_any_certificate(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"1 1 1 {DIGEST}")
+    assert (await demands(resolver))["mx1.a.test"] == (TlsPolicy.REQUIRED, 0, "dane")
+
+
+async def test_host_whose_records_cannot_be_had_is_not_used(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    dns_server.fail("_25._tcp.mx1.a.test", "TLSA")
+    assert list(await demands(resolver)) == ["mx2.a.test"]
+
+
+async def test_mail_waits_where_no_host_has_records_that_can_be_had(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    for host in ("mx1", "mx2"):
+        dns_server.fail(f"_25._tcp.{host}.a.test", "TLSA")
+    refused = await plan(resolver)
+    assert isinstance(refused, Unroutable)
+    assert refused.verdict.severity is Severity.TRANSIENT
+    assert refused.verdict.reason == "dns_unavailable"
+    assert "TLSA of _25._tcp.mx" in refused.verdict.text
+    with pytest.raises(ResolverUnavailable):
+        await resolver.tlsa("mx1.a.test", 25)
+
+
+async def test_unsigned_domain_or_host_costs_no_question_about_tlsa(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"3 1 1 {DIGEST}")
+    dns_server.unsigned.add("mx1.a.test")
+    assert (await demands(resolver))["mx1.a.test"] == (None, 0, "")
+    assert dns_server.count("_25._tcp.mx1.a.test", "TLSA") == 0
+    dns_server.unsigned.add("a.test")
+    resolver._memory.clear()
+    assert (await routed(resolver)).lane.security == "opportunistic"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(dns=QUICK, delivery=LIVE.delivery),
+        Settings(
+            dns=QUICK,
+            delivery=LIVE.delivery,
+            tls=LIVE.tls,
+            routes=(Route(domain="a.test", tls=TlsPolicy.OPPORTUNISTIC),),
+        ),
+    ],
+    ids=["switched off", "a route has its word"],
+)
+async def test_dane_is_not_used_where_it_is_not_asked_for(
+    resolver: Resolver, dns_server: ScriptedDns, settings: Settings
+) -> None:
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"3 1 1 {DIGEST}")
+    assert (await routed(resolver, settings)).lane.security == "opportunistic"
+
+
+# -- the session -----------------------------------------------------------------------------
+
+
+async def open_with(
+    server: ScriptedServer, *records: Tlsa, tls: TlsPolicy = TlsPolicy.REQUIRED
+) -> dict[str, object]:
+    endpoint = Endpoint(
+        "mx.test", "127.0.0.1", server.port, tls=tls, tlsa=records, demanded_by="dane"
+    )
+    session = await open_session(endpoint, Dialogue("relay.test", timeouts=TIMEOUTS))
+    message = Transaction("a@relay.test", ("b@mx.test",), b"Subject: x\r\n\r\nhello\r\n")
+    assert (await session.transact(message)).final is not None
+    await session.close()
+    return dict(session.tls)
+
+
+async def test_certificate_that_a_record_vouches_for_is_taken_again_and_again(
+    tmp_path: Path,
+) -> None:
+    root = issue("root", ca=True)
+    leaf = issue("leaf", "mx.test", issuer=root)
+    context = leaf.server(tmp_path, root)
+    key = leaf.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    own = Tlsa(3, 1, 1, hashlib.sha256(key).digest())
+    issuer = Tlsa(2, 0, 1, hashlib.sha256(root.der).digest())
+
+    async def script(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.starttls(context)
+        await peer.hello_again("PIPELINING")
+        await peer.take()
+        await peer.goodbye()
+
+    async with ScriptedServer(script).running() as server:
+        for records in ((own,), (issuer,), (own,), (Tlsa(3, 1, 1, bytes(32)), issuer)):
+            tls = await open_with(server, *records)
+            assert (tls["policy"], tls["verified"], tls["resumed"]) == ("dane", True, False)
+            assert tls["peer_name"] == "mx.test"
+
+
+async def test_certificate_that_no_record_vouches_for_ends_the_session_before_a_word(
+    tmp_path: Path,
+) -> None:
+    context = issue("leaf", "mx.test").server(tmp_path)
+
+    async def script(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.starttls(context)
+        assert await peer.gone() == b""
+
+    server = ScriptedServer(script)
+    async with server.running():
+        with pytest.raises(SessionFailed) as caught:
+            await open_with(server, Tlsa(3, 1, 1, bytes(32)))
+    assert caught.value.phase == "tls"
+    assert isinstance(caught.value.cause, TlsFailed)
+    assert "no TLSA record stands for the server's certificate" in str(caught.value.cause)
+    assert server.connections == 1
+
+
+async def test_host_that_demands_tls_is_never_spoken_to_in_clear() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.hear("STARTTLS")
+        await peer.say("220 go")
+        peer.reset()
+
+    server = ScriptedServer(script)
+    async with server.running():
+        with pytest.raises(SessionFailed):
+            await open_with(server)
+    assert server.connections == 1
