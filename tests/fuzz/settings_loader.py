@@ -9,7 +9,7 @@ import re
 from relay.model.errors import ConfigError
 from relay.policy.rules import load_rules
 from relay.policy.shape import load_shaping
-from relay.settings.catalogue import Setting, route_settings, sections
+from relay.settings.catalogue import Setting, sections, tables
 from relay.settings.files import default_rules, default_shaping
 from relay.settings.loader import load_settings
 from relay.settings.schema import Settings
@@ -43,7 +43,7 @@ class SettingsLoaderTarget(Target):
 
     def open(self) -> None:
         self._path = self.folder / "relay.toml"
-        self._tables = {**sections(), "routes": route_settings()}
+        self._tables = {**sections(), **tables()}
         self._shaping = _pieces(default_shaping())
         self._rules = _pieces(default_rules())
 
@@ -80,7 +80,7 @@ class SettingsLoaderTarget(Target):
         lines = []
         for _ in range(source.size(6)):
             section = source.one(tuple(self._tables))
-            lines.append(f"[[{section}]]" if section == "routes" else f"[{section}]")
+            lines.append(f"[[{section}]]" if section in tables() else f"[{section}]")
             for _ in range(source.size(5)):
                 key = source.one(tuple(self._tables[section]))
                 key = source.one(_OTHER_KEYS) if source.chance(0.05) else key
