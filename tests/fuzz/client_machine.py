@@ -12,6 +12,7 @@ from relay.model.errors import LocalProtocolError, RelayError
 from relay.smtp import sasl
 from relay.smtp.client import Client
 from relay.smtp.content import normalize
+from relay.smtp.mechanisms import FOR_PASSWORDS
 from relay.smtp.states import State
 from relay.smtp.transaction import Answered, Exchange, Finished, GoAhead, Transaction
 from tests.fuzz import content_encoder, reply_reader
@@ -166,7 +167,9 @@ class Caller:
         self._mechanism: sasl.Mechanism | None = None
         if source.chance(0.3):
             credentials = Credentials("user", _PASSWORD)
-            self._mechanism = source.one(sasl.MECHANISMS)(credentials)
+            self._mechanism = source.one(tuple(FOR_PASSWORDS.values()))(
+                credentials, sasl.NO_CHANNEL
+            )
         self.exchanges: list[Exchange] = []
         self.finished: list[Exchange] = []
         self.broken: RelayError | None = None

@@ -13,7 +13,8 @@ from tests.fuzz.campaign import Target
 from tests.fuzz.source import Source
 
 _NAME = re.compile(r"(?:[a-z0-9_\-.]|\\\d{3})*")
-_KINDS = (RdataType.MX, RdataType.A, RdataType.AAAA)
+_KINDS = (RdataType.MX, RdataType.A, RdataType.AAAA, RdataType.TXT, RdataType.TLSA)
+_TLSA = re.compile(r"\d{1,3} \d{1,3} \d{1,3} ([0-9a-f]{2})*")
 _TYPES = (1, 2, 5, 6, 12, 15, 16, 28, 33, 39, 41, 43, 46, 47, 48, 50, 52, 64, 250, 255, 257)
 #: Pieces of names: labels, pointers back, forward and to themselves, lengths that lie.
 _PIECES = (
@@ -35,6 +36,8 @@ _ZONE = {
     RdataType.MX: ("10 mx1.shop.test.", "20 mx2.shop.test.", "0 ."),
     RdataType.A: ("192.0.2.1", "192.0.2.2"),
     RdataType.AAAA: ("2001:db8::1",),
+    RdataType.TXT: ('"v=STSv1; " "id=1"', '"\\000\\255"'),
+    RdataType.TLSA: ("3 1 1 " + "ab" * 32, "2 0 0 00"),
 }
 
 
@@ -143,5 +146,9 @@ def _check_response(response: Response) -> None:
         assert 0 <= record.preference < 2**16
         assert _NAME.fullmatch(record.name) and len(record.name) < 1100
         assert record.type in _KINDS or record.type == RdataType.CNAME
-        if record.type not in (RdataType.A, RdataType.AAAA):
+        if record.type == RdataType.TLSA:
+            assert _TLSA.fullmatch(record.data)
+        elif record.type == RdataType.TXT:
+            assert len(record.data) < 65536
+        elif record.type not in (RdataType.A, RdataType.AAAA):
             assert _NAME.fullmatch(record.data) and len(record.data) < 1100
