@@ -71,9 +71,11 @@ def find_preset(text: str) -> Preset | None:
     if preset is None:
         if "." in name or (region or "").isdigit():
             return None
+        hint = did_you_mean(name, _by_name())
+        shown = f"'{name}'" if hint else "the value"  # what is near no name may be a secret
         raise ConfigError(
-            f"'{name}' begins with neither smtp:// nor smtps://, and is no well-known smarthost"
-            f"{did_you_mean(name, _by_name())}; `relay config smarthosts` lists them"
+            f"{shown} begins with neither smtp:// nor smtps://, and is no well-known smarthost"
+            f"{hint}; `relay config smarthosts` lists them"
         )
     wants_region = _REGION in preset.host
     if wants_region and not region:
