@@ -6,6 +6,7 @@ from tests.fuzz.content_encoder import ContentEncoderTarget
 from tests.fuzz.data_reader import DataReaderTarget
 from tests.fuzz.dns_reader import DnsReaderTarget
 from tests.fuzz.http_body import HttpBodyTarget
+from tests.fuzz.incoming_report import IncomingReportTarget
 from tests.fuzz.reply_reader import ReplyReaderTarget
 from tests.fuzz.settings_loader import SettingsLoaderTarget
 from tests.fuzz.smtp_door import SmtpDoorTarget
@@ -21,5 +22,6 @@ TARGETS: dict[str, type[Target]] = {
         HttpBodyTarget,
         DnsReaderTarget,
         SettingsLoaderTarget,
+        IncomingReportTarget,
     )
 }

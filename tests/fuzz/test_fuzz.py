@@ -20,6 +20,7 @@ INPUTS = {
     "http-body": 1_500,
     "dns-reader": 4_000,
     "settings-loader": 2_000,
+    "incoming-report": 1_000,
 }
 
 
