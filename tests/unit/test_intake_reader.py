@@ -89,7 +89,13 @@ def test_message_id_of_what_was_returned_is_kept() -> None:
 @pytest.mark.parametrize(("action", "kind"), [("failed", Kind.BOUNCE), ("delayed", Kind.DELAY)])
 def test_report_that_relay_writes_is_read_back(action: str, kind: Kind) -> None:
     said = Reported("ann@example.net", action, "5.1.1", "No such mailbox.", "mx", "550 5.1.1 no")
-    subject = Subject("news@example.org", "<1@relay>", 1.8e9, b"Subject: hi\r\n\r\nhello\r\n")
+    subject = Subject(
+        queue_id="01KQ",
+        reverse_path="news@example.org",
+        message_id="<1@relay>",
+        created=1.8e9,
+        content=b"Subject: hi\r\n\r\nhello\r\n",
+    )
     _, content = compose_report("relay.example.org", subject, [said], now=1.8e9)
     report = read_report(content)
     assert (report.kind, report.form, report.reporter) == (kind, "dsn", "relay.example.org")
@@ -141,6 +147,11 @@ def test_parts_are_not_followed_deeper_than_the_bound(monkeypatch: pytest.Monkey
     monkeypatch.setattr(parts, "_sections", counted)
     assert read_report(nested(2000)).kind is Kind.UNKNOWN
     assert calls == DEPTH
+
+
+def test_line_of_a_longer_boundary_is_none_of_a_shorter_one() -> None:
+    content = b"Content-Type: multipart/mixed; boundary=b1\r\n\r\n--b1\r\n\r\none\r\n--b10\r\ntwo\r\n--b1--"
+    assert [part.text for part in leaves_of(content)[1]] == ["one\n--b10\ntwo"]
 
 
 def test_parts_are_not_taken_beyond_the_bound() -> None:

@@ -32,6 +32,7 @@ TEXT_OCTETS = 64 * 1024
 _FIELD = re.compile(rb"([!-9;-~]{1,100})[ \t]{0,20}:[ \t]{0,20}")
 _LINE_END = re.compile(rb"\r?\n")
 _END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
+_MARK_END = rb"(?:(--)|[ \t]{0,80}\r?(?:\n|$))"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -118,17 +119,16 @@ def _walk(fields: Fields, body: bytes, depth: int) -> Iterator[Part]:
 
 def _sections(body: bytes, boundary: str) -> Iterator[bytes]:
     """What lies between the lines of a boundary; without a closing one, up to the end."""
-    mark = b"\n--" + boundary.encode("utf-8", "replace")
+    # RFC 2046 §5.1.1: nothing but blanks follows the mark, `b1` is not the line of `b10`.
+    mark = re.compile(rb"\n--" + re.escape(boundary.encode("utf-8", "replace")) + _MARK_END)
     text = b"\n" + body
-    at = text.find(mark)
+    found = mark.search(text)
     for _ in range(PARTS):
-        if at < 0:
+        if found is None or found[1]:
             return
-        begin = text.find(b"\n", at + 1)
-        if text.startswith(b"--", at + len(mark)) or begin < 0:
-            return
-        at = text.find(mark, begin)
-        section = text[begin + 1 : at if at >= 0 else len(text)]
+        begin = found.end()
+        found = mark.search(text, begin - 1)
+        section = text[begin : found.start() if found is not None else len(text)]
         yield section.removesuffix(b"\r")
 
 
