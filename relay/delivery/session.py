@@ -229,7 +229,7 @@ class Session:
         if before_dot is not None:
             await link.flush_up_to_dot()
             asked = now()
-            if not client.is_over and not await before_dot():
+            if client.is_sending and not await before_dot():
                 raise LeaseLost("the final dot was not to be sent any more")
             asked_s = now() - asked
             await link.catch_up()

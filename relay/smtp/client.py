@@ -18,10 +18,13 @@ Rules of this file:
 
 from collections import deque
 
+import msgspec
+
 from relay.model.errors import ConnectionLost, LocalProtocolError, RelayError, RemoteProtocolError
 from relay.model.reply import Reply
 from relay.smtp import command, sasl
 from relay.smtp.command import AUTH, EHLO, GREETING, HELO, MAIL, QUIT, STARTTLS, UNASKED
+from relay.smtp.content import BLOCK_OCTETS
 from relay.smtp.exchanges import Exchanges, Expected, Wire
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions, parse_extensions
 from relay.smtp.reply_reader import ReplyReader
@@ -36,17 +39,20 @@ class Client:
     """One SMTP session, from the greeting to QUIT.
 
     `is_private`: the path carries passwords safely as it is (implicit TLS, or a loopback address).
+    `block_octets` of content are encoded at a time; larger content goes by BDAT where it may.
     LocalProtocolError where `hello_name` cannot stand in EHLO.
     """
 
-    def __init__(self, hello_name: str, *, is_private: bool = False) -> None:
+    def __init__(
+        self, hello_name: str, *, is_private: bool = False, block_octets: int = BLOCK_OCTETS
+    ) -> None:
         self._ehlo = command.hello(EHLO, hello_name)
         self._helo = command.hello(HELO, hello_name)
         self._is_private = is_private
         self._reader = ReplyReader()
         self._wire = Wire()
         self._events: deque[Event] = deque()
-        self._exchanges = Exchanges(self._wire, self._events)
+        self._exchanges = Exchanges(self._wire, self._events, block_octets)
         self._mechanism: sasl.Mechanism | None = None
         self._auth_problem = ""
         self._broken: RelayError | None = None
@@ -131,7 +137,7 @@ class Client:
     # -- what we say -------------------------------------------------------------------------
 
     def data_to_send(self) -> bytes:
-        """What is to be written now; call until empty. Content comes in blocks of 128 KiB."""
+        """What is to be written now; call until empty. Content comes in blocks."""
         self._exchanges.send_block()
         return self._wire.take()
 
@@ -161,6 +167,10 @@ class Client:
         self._mechanism = mechanism
         self._auth_problem = ""
         self._say(AUTH, line, shown=f"AUTH {mechanism.name}{' ***' if encoded else ''}")
+
+    def forgo_chunking(self) -> None:
+        """Send all content by DATA, whatever the peer offers."""
+        self.extensions = msgspec.structs.replace(self.extensions, chunking=False)
 
     def start(self, transaction: Transaction) -> Exchange:
         """Queue a transaction; it is spoken as soon as its turn comes.

@@ -28,6 +28,7 @@ AUTH: Final = "AUTH"
 MAIL: Final = "MAIL"
 RCPT: Final = "RCPT"
 DATA: Final = "DATA"
+BDAT: Final = "BDAT"
 END_OF_DATA: Final = "end-of-data"
 RSET: Final = "RSET"
 QUIT: Final = "QUIT"
@@ -115,6 +116,11 @@ def _checked(name: str, value: str, is_good: bool) -> bytes:
     if not is_good:
         raise LocalProtocolError(f"not a value of {name}: {ascii(value)[:100]}")
     return value.encode()
+
+
+def bdat(octets: int, *, is_last: bool) -> bytes:
+    """BDAT for a chunk of so many octets, which follow it at once (RFC 3030 §2)."""
+    return b"BDAT %d LAST\r\n" % octets if is_last else b"BDAT %d\r\n" % octets
 
 
 def auth(mechanism: str, initial_response: bytes | None) -> bytes:

@@ -54,6 +54,27 @@ class ContentEncoder:
 
     def encode(self, block: bytes) -> bytes:
         """The wire form of the next block; a CR at its end waits for what follows."""
+        lines = self._take(block)
+        if not lines:
+            return b""
+        if _LINE_STARTS_WITH_DOT.search(lines) is not None:
+            lines = lines.replace(b"\n.", b"\n..")
+        if self._at_line_start and lines.startswith(b"."):
+            lines = b"." + lines
+        self._at_line_start = lines.endswith(b"\n")
+        return lines
+
+    def encode_chunk(self, block: bytes, *, is_last: bool) -> bytes:
+        """The same for BDAT (RFC 3030): no dots are stuffed; the last chunk ends its line."""
+        lines = self._take(block)
+        if lines:
+            self._at_line_start = lines.endswith(b"\n")
+        if is_last and (self._cr_pending or not self._at_line_start):
+            lines += b"\r\n"
+        return lines
+
+    def _take(self, block: bytes) -> bytes:
+        """The next block with CRLF line ends only."""
         if self._cr_pending:
             block = b"\r" + block
             self._cr_pending = False
@@ -62,13 +83,7 @@ class ContentEncoder:
             self._cr_pending = True
         if not block:
             return b""
-        lines = normalize(block)
-        if _LINE_STARTS_WITH_DOT.search(lines) is not None:
-            lines = lines.replace(b"\n.", b"\n..")
-        if self._at_line_start and lines.startswith(b"."):
-            lines = b"." + lines
-        self._at_line_start = lines.endswith(b"\n")
-        return lines
+        return normalize(block)
 
     def finish(self) -> bytes:
         """The end of the last line, if it has none, and the final dot."""

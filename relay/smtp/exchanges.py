@@ -4,9 +4,13 @@ Rules of this file:
 - Only the first exchange of the queue is spoken about, except that with PIPELINING the second
   one's envelope is written behind the first one's final dot.
 - Content is sent only after 354 to an envelope with MAIL and at least one RCPT accepted.
+- Content larger than a block goes in chunks by BDAT (RFC 3030) where CHUNKING and PIPELINING are
+  offered, once the envelope is answered: there is nothing to stuff, a refusal in the middle costs
+  no connection, nobody accepted costs no content. Smaller content has as many round trips by DATA.
 - An exchange ends in `Finished` exactly once, or never when the connection breaks before.
 - An enquiry ends with the reply to its last RCPT: no DATA, no content, no dot.
-- RSET comes before MAIL whenever the exchange before was not ended by an accepted dot.
+- RSET comes before MAIL whenever the exchange before was not ended by an accepted dot, and behind
+  the last chunk, whose reply is not known yet (RFC 3030 §2: a failed BDAT demands RSET).
 """
 
 from collections import deque
@@ -15,9 +19,10 @@ from typing import Final
 from relay.model.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from relay.model.reply import Reply
 from relay.smtp import command
-from relay.smtp.command import DATA, END_OF_DATA, MAIL, RCPT, RSET
+from relay.smtp.command import BDAT, DATA, END_OF_DATA, MAIL, RCPT, RSET
 from relay.smtp.content import BLOCK_OCTETS, ContentEncoder, has_nul
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions
+from relay.smtp.states import BDAT_UNKNOWN
 from relay.smtp.transaction import Event, Exchange, Finished, GoAhead, Stage, Transaction
 
 #: A reply that is owed to us: the command, its exchange, the recipient's index.
@@ -62,7 +67,7 @@ class Wire:
 class Exchanges:
     """The queue of exchanges of one connection."""
 
-    def __init__(self, wire: Wire, events: deque[Event]) -> None:
+    def __init__(self, wire: Wire, events: deque[Event], block_octets: int = BLOCK_OCTETS) -> None:
         self._wire = wire
         self._events = events
         self._queue: deque[Exchange] = deque()
@@ -71,6 +76,8 @@ class Exchanges:
         self._sending: Exchange | None = None
         self._encoder = ContentEncoder()
         self._sent_octets = 0
+        self._block_octets = block_octets
+        self._chunks_owed = 0
 
     @property
     def is_idle(self) -> bool:
@@ -88,15 +95,17 @@ class Exchanges:
         exchange = self._sending
         if exchange is None:
             return False
-        return len(exchange.transaction.content) - self._sent_octets <= BLOCK_OCTETS
+        return len(exchange.transaction.content) - self._sent_octets <= self._block_octets
 
     def start(self, transaction: Transaction, extensions: Extensions) -> Exchange:
         """Queue a transaction; LocalProtocolError, and nothing said, where it is malformed."""
         if not transaction.forward_paths:
             raise LocalProtocolError("a transaction without recipients")
         refusal = _local_refusal(transaction, extensions)
+        is_large = len(transaction.content) > self._block_octets
+        is_chunked = is_large and extensions.chunking and extensions.pipelining
         lines = _envelope(transaction, extensions)
-        if transaction.is_enquiry:
+        if is_chunked or transaction.is_enquiry:
             del lines[-1]
         exchange = Exchange(
             transaction,
@@ -104,6 +113,7 @@ class Exchanges:
             [None] * len(transaction.forward_paths),
             mail=refusal,
             is_local=refusal is not None,
+            is_chunked=is_chunked,
         )
         self._extensions = extensions
         self._queue.append(exchange)
@@ -118,7 +128,9 @@ class Exchanges:
         self._sending = exchange
         self._encoder = ContentEncoder()
         self._sent_octets = 0
-        self._wire.say(b"", (END_OF_DATA, exchange, 0))
+        self._chunks_owed = 0
+        if not exchange.is_chunked:
+            self._wire.say(b"", (END_OF_DATA, exchange, 0))
 
     def send_block(self) -> None:
         """Queue the next block of the content being sent, if any; the last carries the dot."""
@@ -126,16 +138,33 @@ class Exchanges:
         if exchange is None:
             return
         content = exchange.transaction.content
-        if self._sent_octets == 0 and len(content) <= BLOCK_OCTETS:
+        if self._sent_octets == 0 and len(content) <= self._block_octets:
             block = content
         else:
-            block = content[self._sent_octets : self._sent_octets + BLOCK_OCTETS]
+            block = content[self._sent_octets : self._sent_octets + self._block_octets]
         self._sent_octets += len(block)
+        if exchange.is_chunked:
+            self._send_chunk(exchange, block)
+            return
         self._wire.say(self._encoder.encode(block))
         if self._sent_octets >= len(content):
             self._wire.say(self._encoder.finish())
             self._sending = None
             exchange.dot_sent = True
+            exchange.stage = Stage.DOT_SENT
+            self._proceed()
+
+    def _send_chunk(self, exchange: Exchange, block: bytes) -> None:
+        """Queue a block as a chunk; the last one stands for the final dot."""
+        is_last = self._sent_octets >= len(exchange.transaction.content)
+        octets = self._encoder.encode_chunk(block, is_last=is_last)
+        verb = END_OF_DATA if is_last else BDAT
+        self._wire.say(command.bdat(len(octets), is_last=is_last), (verb, exchange, 0))
+        self._wire.say(octets)
+        self._chunks_owed += 1
+        if is_last:
+            self._sending = None
+            exchange.dot_sent = self._needs_reset = True
             exchange.stage = Stage.DOT_SENT
             self._proceed()
 
@@ -150,10 +179,15 @@ class Exchanges:
             exchange.recipients[index] = reply
             if reply.is_positive:
                 exchange.accepted += 1
+            if exchange.is_chunked and index + 1 == len(exchange.recipients):
+                self._hear_last_rcpt(exchange, reply)
         elif verb == MAIL:
             exchange.mail = reply
         elif verb == DATA:
             self._hear_data(exchange, reply)
+            return
+        elif verb == BDAT or (verb == END_OF_DATA and exchange.is_chunked):
+            self._hear_chunk(exchange, reply, is_last=verb == END_OF_DATA)
             return
         elif verb == END_OF_DATA:
             self._hear_final(exchange, index, reply)
@@ -164,6 +198,32 @@ class Exchanges:
             self._ask_next(exchange, verb, index)
         elif verb == RCPT and reply.code != 421 and _is_end_of_enquiry(exchange, index):
             self._finish(exchange, is_clean=False)
+
+    def _hear_last_rcpt(self, exchange: Exchange, reply: Reply) -> None:
+        """The envelope before chunks is answered; they follow, if anybody gets them."""
+        if exchange.accepted:
+            self._require_mail(exchange)
+            exchange.stage = Stage.GO_AHEAD
+            self._events.append(GoAhead(exchange))
+        elif reply.code != 421:
+            self._finish(exchange, is_clean=False)
+
+    def _hear_chunk(self, exchange: Exchange, reply: Reply, *, is_last: bool) -> None:
+        """The first refusal of a chunk refuses the content; those behind it are counted only."""
+        self._chunks_owed -= 1
+        if exchange.final is None:
+            if reply.code in BDAT_UNKNOWN:
+                exchange.dot_sent = False
+                raise RemoteProtocolError(f"the server offers CHUNKING, but no BDAT: {reply}")
+            if is_last or not reply.is_positive:
+                exchange.final = reply
+                self._sending = None
+        if exchange.final is not None and not self._chunks_owed:
+            self._finish(exchange, is_clean=exchange.final.is_positive)
+
+    def _require_mail(self, exchange: Exchange) -> None:
+        if exchange.mail is None or not exchange.mail.is_positive:
+            raise RemoteProtocolError("a recipient accepted after MAIL was refused")
 
     def _hear_data(self, exchange: Exchange, reply: Reply) -> None:
         exchange.data = reply
@@ -233,7 +293,7 @@ class Exchanges:
         expected: list[Expected] = [(RSET, exchange, 0)] if needs_reset else []
         expected.append((MAIL, exchange, 0))
         expected.extend([(RCPT, exchange, index) for index in range(len(exchange.recipients))])
-        if not exchange.transaction.is_enquiry:
+        if len(exchange.lines) > 1 + len(exchange.recipients):
             expected.append((DATA, exchange, 0))
         octets = b"".join(exchange.lines)
         self._wire.say(command.RSET_LINE + octets if needs_reset else octets, *expected)

@@ -13,6 +13,7 @@ from enum import Enum, StrEnum
 
 from relay.smtp.command import (
     AUTH,
+    BDAT,
     DATA,
     EHLO,
     END_OF_DATA,
@@ -86,6 +87,7 @@ HEARS: dict[str, dict[int, State]] = {
     RSET: {2: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},
     MAIL: {2: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},
     RCPT: {2: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},
+    BDAT: {2: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},
     DATA: {3: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},
     END_OF_DATA: {2: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},
     QUIT: {2: State.CLOSED, 3: State.CLOSED, 4: State.CLOSED, 5: State.CLOSED},
@@ -94,10 +96,14 @@ HEARS: dict[str, dict[int, State]] = {
 #: EHLO answered so is EHLO unknown: HELO is tried (RFC 5321 §3.2).
 EHLO_UNKNOWN = frozenset((500, 501, 502, 503, 504))
 
+#: BDAT answered so is BDAT unknown, whatever EHLO offered: the server takes content for commands.
+BDAT_UNKNOWN = frozenset((500, 501, 502, 503, 504))
+
 #: Which deadline holds while a command's reply is awaited (RFC 5321 §4.5.3.2).
 PHASES: dict[str, Phase] = {
     GREETING: Phase.GREETING,
     DATA: Phase.DATA,
+    BDAT: Phase.DATA_DONE,
     END_OF_DATA: Phase.DATA_DONE,
     QUIT: Phase.QUIT,
 }

@@ -33,7 +33,7 @@ class Stage(Enum):
 
     QUEUED = "nothing of it was written"
     ENVELOPE = "MAIL, RCPT or DATA is not answered yet"
-    GO_AHEAD = "354 was read and a recipient accepted: the content may be sent"
+    GO_AHEAD = "a recipient is accepted, and 354 was read: the content may be sent"
     CONTENT = "the content is being written"
     DOT_SENT = "the final dot was written"
     FINISHED = "nothing more will come"
@@ -44,7 +44,8 @@ class Exchange(msgspec.Struct, eq=False):
 
     `recipients[i]` answers `transaction.forward_paths[i]`; None was not answered, or not asked.
     `is_local`: `mail` is our own judgement, the peer was not asked. `lines` are the commands of
-    the envelope: MAIL, one RCPT a recipient, DATA.
+    the envelope: MAIL, one RCPT a recipient, DATA. `is_chunked`: the content goes by BDAT, so there
+    is no DATA and no `data`; `dot_sent` then means the last chunk.
     """
 
     transaction: Transaction
@@ -55,6 +56,7 @@ class Exchange(msgspec.Struct, eq=False):
     data: Reply | None = None
     final: Reply | None = None
     is_local: bool = False
+    is_chunked: bool = False
     dot_sent: bool = False
     accepted: int = 0
 

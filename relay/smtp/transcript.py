@@ -77,8 +77,11 @@ def _exchange_lines(exchange: Exchange) -> list[str]:
             continue
         lines.append(_command(line))
         lines.extend(reply_lines(reply))
-    if exchange.data is not None and exchange.data.is_intermediate and exchange.accepted:
-        octets = len(exchange.transaction.content)
+    octets = len(exchange.transaction.content)
+    if exchange.is_chunked and exchange.accepted:
+        end = "with the last one" if exchange.dot_sent else "begun, not the last one"
+        lines.append(f"> [{octets} octets of content in chunks by BDAT, {end}]")
+    elif exchange.data is not None and exchange.data.is_intermediate and exchange.accepted:
         dot = "and the final dot" if exchange.dot_sent else "begun, no final dot"
         lines.append(f"> [{octets} octets of content {dot}]")
     if exchange.final is not None:

@@ -18,6 +18,7 @@ from relay.model.credentials import Credentials
 from relay.model.errors import RelayError
 from relay.model.reply import Reply
 from relay.smtp.client import Client
+from relay.smtp.content import BLOCK_OCTETS
 from relay.smtp.mechanisms import choose_mechanism
 from relay.smtp.sasl import Mechanism
 from relay.smtp.transaction import Answered, Exchange, Finished, GoAhead, Transaction
@@ -49,9 +50,10 @@ class Talker:
         mechanism: Mechanism | None = None,
         is_private: bool = False,
         pipelines_next: bool = False,
+        block_octets: int = BLOCK_OCTETS,
         quits: bool = True,
     ) -> None:
-        self.client = Client("relay.test", is_private=is_private)
+        self.client = Client("relay.test", is_private=is_private, block_octets=block_octets)
         self.transactions = list(transactions)
         self.starttls = starttls
         self.credentials = credentials
