@@ -18,7 +18,7 @@ from relay.delivery.outcomes import FAULT_OF_HOST, NOT_THE_RECIPIENT
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
-from relay.model.errors import DeadlineExpired, LeaseLost
+from relay.model.errors import DeadlineExpired, LeaseLost, RemoteProtocolError
 from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.classify import classify_loop, classify_session_failure
@@ -167,6 +167,8 @@ class Carrier:
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
             mails = self.plan.shape.mails_per_connection
             self._limits = HostLimits(self._session.extensions, mails)
+            if self._session.extensions.chunking and self._is_bdat_forgone(endpoints[position]):
+                self._session.forgo_chunking()
             self._is_vouched_for, self._successes, self._is_spent = False, 0, False
             self.session_id = self._context.new_session_id()
             return True
@@ -174,6 +176,9 @@ class Carrier:
         if self.failure is not None and not self.is_refused_for_good:
             await self._report(good=False, verdict=self.failure)
         return False
+
+    def _is_bdat_forgone(self, endpoint: Endpoint) -> bool:
+        return not self.plan.dialogue.chunking or bool(self._context.broken_bdat.why(endpoint))
 
     @property
     def is_refused_for_good(self) -> bool:
@@ -273,9 +278,16 @@ class Carrier:
         """A host that broke a load is not tried again for it.
 
         A connection that had carried mail and ended, with or without a 421, before it took this
-        load is nobody's fault: the same host is asked again, once.
+        load is nobody's fault: the same host is asked again, once. So is one that failed at BDAT,
+        by DATA then.
         """
         assert self._endpoint is not None
+        if result.is_broken_in_chunks:
+            self._context.broken_bdat.remember(self._endpoint, str(result.broken))
+            is_unknown = isinstance(result.broken, RemoteProtocolError)
+            if is_unknown and not load.reconnected and not result.dot_sent:
+                load.reconnected = True
+                return
         if result.final is not None and result.final.is_positive:
             return  # what ended the connection came after this load, about the next one
         untouched = result.mail is None or result.mail.code == 421

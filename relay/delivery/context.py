@@ -7,7 +7,7 @@ from itertools import count
 from random import Random
 from typing import Any, Protocol
 
-from relay.delivery.broken_tls import BrokenTls
+from relay.delivery.broken_hosts import BrokenHosts
 from relay.delivery.directory import Directory
 from relay.delivery.journal import log_outcomes
 from relay.delivery.lanes import Leaver
@@ -42,6 +42,8 @@ SESSIONS_UNTIL = 3 / 4
 #: A claim takes at most so much content into memory.
 CLAIM_OCTETS = 1024 * 1024
 PLAN_KEPT_S = 5.0
+#: A host that offers CHUNKING and failed at BDAT gets all content by DATA for so long.
+BROKEN_BDAT_S = 86_400.0
 #: So long after a failed connection a window grows by connections that succeed, not by messages.
 SOBER_S = 60.0
 
@@ -94,7 +96,8 @@ class Context:
         self.random = Random()
         self.routes = Routes(directory, work, self.random)
         self.retry_rules = _retry_rules(directory.settings, self.random)
-        self.broken_tls = BrokenTls(directory.settings.tls.remember_broken)
+        self.broken_bdat = BrokenHosts(BROKEN_BDAT_S)
+        self.broken_tls = BrokenHosts(directory.settings.tls.remember_broken)
         self.revoked: set[str] = set()
         self._lease = lease
         self._lanes = lanes

@@ -88,6 +88,7 @@ async def plan_for(
             credentials=route.credentials if route else None,
             timeouts=settings.timeouts,
             allow_only_loopback=settings.delivery.mode is not Mode.LIVE,
+            chunking=settings.delivery.chunking,
         ),
         shape=_shape_of(record, shaping),
         provider=record.provider,

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from relay.delivery.broken_tls import BrokenTls
+from relay.delivery.broken_hosts import BrokenHosts
 from relay.delivery.link import Link
 from relay.delivery.opening import Opening
 from relay.delivery.values import (
@@ -45,7 +45,7 @@ BeforeDot = Callable[[], Awaitable[bool]]
 
 
 async def open_session(
-    endpoint: Endpoint, dialogue: Dialogue, broken: BrokenTls | None = None
+    endpoint: Endpoint, dialogue: Dialogue, broken: BrokenHosts | None = None
 ) -> "Session":
     """Connect, greet, encrypt as the policy says, authenticate; SessionFailed names the phase.
 
@@ -134,6 +134,10 @@ class Session:
     def opening(self) -> tuple[str, ...]:
         """The dialogue up to here as lines, passwords left out."""
         return self._opening
+
+    def forgo_chunking(self) -> None:
+        """Send all content by DATA on this session, whatever the peer offers."""
+        self._client.forgo_chunking()
 
     @property
     def server_name(self) -> str:
@@ -269,6 +273,7 @@ class Session:
             broken=broken,
             dot_sent=dot_sent,
             is_local=exchange.is_local,
+            is_chunked=exchange.is_chunked,
             is_dsn_passed=transaction.dsn is not None and self.extensions.dsn,
             timings=timings,
             transcript=Transcript(self._opening, exchange, broken),

@@ -40,7 +40,8 @@ class Dialogue(msgspec.Struct, frozen=True):
 
     `source_address` is the local IP to connect from, or empty. `allow_only_loopback`: any other
     address is refused before a packet leaves (sink mode). `demanded_by`: "mta-sts" where it is the
-    recipient domain's own policy that demands this of TLS.
+    recipient domain's own policy that demands this of TLS. `chunking`: large content may go by
+    BDAT.
     """
 
     hello_name: str
@@ -50,6 +51,7 @@ class Dialogue(msgspec.Struct, frozen=True):
     credentials: Credentials | None = None
     timeouts: Timeouts = Timeouts()
     allow_only_loopback: bool = True
+    chunking: bool = True
 
 
 class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
@@ -60,6 +62,7 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
     is uncertain. `is_local`: `mail` is our own judgement (too large for the host), nothing was
     sent. `broken`: the session is unusable, and why. `timings`: seconds by phase.
     `is_dsn_passed`: the host knows what the sender asked of reports, and owes those of success.
+    `is_chunked`: the content was to go by BDAT.
     """
 
     transaction: Transaction
@@ -71,8 +74,16 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
     dot_sent: bool = False
     is_local: bool = False
     is_dsn_passed: bool = False
+    is_chunked: bool = False
     timings: dict[str, float] = {}
     transcript: object = ""
+
+    @property
+    def is_broken_in_chunks(self) -> bool:
+        """Whether the connection broke when somebody's content was to go, or went, by BDAT."""
+        is_answered = None not in self.replies and self.final is None
+        is_wanted = any(reply is not None and reply.is_positive for reply in self.replies)
+        return self.is_chunked and self.broken is not None and is_answered and is_wanted
 
     @property
     def dialogue(self) -> str:

@@ -97,6 +97,7 @@ class Delivery(Section, frozen=True):
     smtp_port: Port = 25
     allow_private: bool = False
     source_address: SourceAddress = ""
+    chunking: bool = True  # large content by BDAT (RFC 3030) where offered
     smarthost: SmarthostUrl = ""  # URL; a shortcut for one [[routes]] table with domain = "*"
 
 

@@ -111,6 +111,9 @@ class Connection(asyncio.Protocol):
 
     def _process(self) -> None:
         while not self._blocked and not self._closed and len(self._input):
+            if self._dialogue.chunk_octets:
+                self._dialogue.receive_chunk(self._input.take_octets(self._dialogue.chunk_octets))
+                continue
             taken = self._take_body() if self._dialogue.in_body else self._take_line()
             if not taken:
                 break

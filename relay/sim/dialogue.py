@@ -26,6 +26,7 @@ from relay.sim.receipts import Peer, Refusal, Transaction
 if TYPE_CHECKING:
     from relay.sim.connection import Connection
 
+_BDAT_ARGUMENT = re.compile(rb"(\d{1,10})( LAST)?", re.IGNORECASE)
 _ENHANCED = re.compile(r"^(\d{3}[ -])\d\.\d{1,3}\.\d{1,3} ", re.MULTILINE)
 #: RFC 5321 §4.5.3.1.4 and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL.
 _LINE_OCTETS = 512 + 26 + 17 + 10 + 500
@@ -45,6 +46,10 @@ class Dialogue:
         self._script = connection.script
         self.transaction: Transaction | None = None
         self.in_body = False
+        self.chunk_octets = 0  # of the present chunk that have not come
+        self._chunks: list[bytes] = []
+        self._chunk_is_last = False
+        self._chunk_reply = ""
         self._flags: set[str] = set()
         self._scripts: list[tuple[str, Script]] = []
         self._transactions = 0
@@ -64,6 +69,7 @@ class Dialogue:
             b"MAIL": self._mail,
             b"RCPT": self._rcpt,
             b"DATA": self._data,
+            b"BDAT": self._bdat,
             b"RSET": self._rset,
             b"NOOP": self._noop,
             b"QUIT": self._quit,
@@ -187,6 +193,8 @@ class Dialogue:
         kept.append(f"SIZE {self._script.size_octets}")
         if self._script.requires_auth:
             kept.append(" ".join(("AUTH", *self._auth.offered)))
+        if self._script.offers_chunking:
+            kept.append("CHUNKING")
         if self._script.announces_limits:
             kept.append(" ".join(("LIMITS", *self._script.limits)))
         return tuple(kept)
@@ -354,8 +362,50 @@ class Dialogue:
             self.in_body = True
         self._send(reply or _OK_DATA)
 
+    def _bdat(self, argument: bytes) -> None:
+        match = _BDAT_ARGUMENT.fullmatch(argument)
+        if not self._script.takes_chunks:
+            self._send("502 5.5.1 BDAT is not implemented")
+        elif match is None:
+            self._send("501 5.5.4 Syntax: BDAT octets [LAST]")
+        else:
+            self.chunk_octets, self._chunk_is_last = int(match[1]), bool(match[2])
+            if self.transaction is None or not self.transaction.forward_paths:
+                self._chunk_reply = self._chunk_reply or _BAD_SEQUENCE
+            elif not self._chunks and not self._chunk_reply:
+                self._connection.perform(
+                    Command.BODY,
+                    self._begin_chunks,
+                    paths=self.transaction.forward_paths,
+                    scripts=self._scripts,
+                )
+            if not self.chunk_octets:
+                self.receive_chunk(b"")
+
+    def _begin_chunks(self, reply: str | None) -> None:
+        self._chunk_reply = reply or ""
+
+    def receive_chunk(self, octets: bytes) -> None:
+        """Octets of the present chunk; a refusal is said when the chunk is at its end."""
+        self.chunk_octets -= len(octets)
+        if not self._chunk_reply:
+            self._chunks.append(octets)
+        if self.chunk_octets:
+            return
+        if self._chunk_reply:
+            self._send(self._chunk_reply)
+            # What follows of the transaction is out of sequence until it is reset.
+            self._chunk_reply = _BAD_SEQUENCE if self.transaction is not None else ""
+            self._chunks = []
+        elif not self._chunk_is_last:
+            self._send("250 2.0.0 Chunk ok")
+        else:
+            content, self._chunks = b"".join(self._chunks), []
+            self.receive_content(content)
+
     def _end_transaction(self) -> None:
         self.transaction = None
+        self._chunks, self._chunk_reply = [], ""
         self._scripts = []
         self.in_body = False
 

@@ -47,6 +47,12 @@ class InputBuffer:
         self._at = end + 1
         return line
 
+    def take_octets(self, count: int) -> bytes:
+        """What is there of so many octets."""
+        octets = bytes(self._buffer[self._at : self._at + count])
+        self._at += len(octets)
+        return octets
+
     def take_content(self) -> bytes | None:
         """The content up to its final dot, unstuffed, None while it has not come."""
         end = self._find_final_dot()

@@ -48,6 +48,8 @@ class HostScript(msgspec.Struct, frozen=True):
     requires_tls: bool = False
     requires_auth: bool = False
     announces_limits: bool = False
+    offers_chunking: bool = False
+    takes_chunks: bool = False
     domains_per_connection: int = 0
     effects: tuple[Likely, ...] = ()
 
@@ -128,6 +130,8 @@ def host_script(name: str) -> HostScript:
         requires_tls="requiretls" in words,
         requires_auth="smarthost" in words,
         announces_limits="announced" in words,
+        offers_chunking="chunking" in words or "badchunking" in words,
+        takes_chunks="chunking" in words,
         domains_per_connection=number("domains"),
         effects=_effects(words),
     )

@@ -154,6 +154,8 @@ DOMAINS: dict[str, tuple[float | None, str]] = {
     "no8bitmime": (None, "no 8BITMIME"),
     "nosmtputf8": (None, "no SMTPUTF8"),
     "noenhanced": (None, "no enhanced status codes"),
+    "chunking": (None, "offers CHUNKING and takes BDAT (RFC 3030)"),
+    "badchunking": (None, "offers CHUNKING and does not know BDAT"),
     "size": (10_000.0, "SIZE limit of n octets"),
     "smarthost": (None, "offers AUTH by every mechanism and requires it before MAIL"),
     "badday": (None, "profile bad-day: a large provider on a bad day"),

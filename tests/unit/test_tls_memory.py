@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scripted_smtp import Certificate, Peer, ScriptedServer
 
-from relay.delivery.broken_tls import BrokenTls
+from relay.delivery.broken_hosts import BrokenHosts
 from relay.delivery.session import Session, open_session
 from relay.delivery.values import Dialogue, Endpoint, SessionFailed, Transaction
 from relay.net.tls import client_context, peer_name
@@ -112,7 +112,7 @@ async def test_session_that_a_host_has_forgotten_costs_a_full_handshake_and_noth
 
 
 async def test_broken_tls_is_tried_once_and_then_remembered() -> None:
-    memory = BrokenTls(3600.0)
+    memory = BrokenHosts(3600.0)
     server = ScriptedServer(broken, in_clear)
     async with server.running():
         for _ in range(3):
@@ -126,7 +126,7 @@ async def test_broken_tls_is_tried_once_and_then_remembered() -> None:
 async def test_broken_tls_is_tried_with_every_connection_where_nothing_is_to_be_remembered() -> (
     None
 ):
-    memory = BrokenTls(0.0)
+    memory = BrokenHosts(0.0)
     server = ScriptedServer(broken, in_clear, broken, in_clear)
     async with server.running():
         for _ in range(2):
@@ -135,7 +135,7 @@ async def test_broken_tls_is_tried_with_every_connection_where_nothing_is_to_be_
 
 
 async def test_remembered_broken_tls_never_weakens_a_demand() -> None:
-    memory = BrokenTls(3600.0)
+    memory = BrokenHosts(3600.0)
     server = ScriptedServer(broken, in_clear, broken)
     async with server.running():
         await deliver(await open_session(endpoint(server), dialogue(), memory))
@@ -150,7 +150,7 @@ async def test_host_that_takes_no_session_in_clear_either_is_not_remembered() ->
     async def refusing(peer: Peer) -> None:
         await peer.say("421 4.3.2 not now")
 
-    memory = BrokenTls(3600.0)
+    memory = BrokenHosts(3600.0)
     server = ScriptedServer(broken, refusing)
     async with server.running():
         with pytest.raises(SessionFailed):

@@ -1,6 +1,7 @@
-"""Hosts whose TLS is broken, remembered for a while (RFC 7435): each trial costs a connection.
+"""Hosts with something broken, remembered for a while: each trial costs a connection.
 
-Only what may go in clear anyway asks here. One memory a process: each finds out for itself.
+TLS (RFC 7435), of which only what may go in clear anyway asks here, and BDAT (RFC 3030). One
+memory a process for each: each process finds out for itself.
 """
 
 import time
@@ -12,15 +13,15 @@ from relay.delivery.values import Endpoint
 HOSTS_KEPT = 10_000
 
 
-class BrokenTls:
-    """Remembers for `kept_s` seconds, 0: never, why TLS with an address failed."""
+class BrokenHosts:
+    """Remembers for `kept_s` seconds, 0: never, what failed with an address."""
 
     def __init__(self, kept_s: float) -> None:
         self._kept_s = kept_s
         self._hosts: OrderedDict[tuple[str, int], tuple[float, str]] = OrderedDict()
 
     def remember(self, endpoint: Endpoint, why: str) -> None:
-        """The handshake failed, and the host took the session in clear."""
+        """It failed with this host, and why."""
         key = (endpoint.address, endpoint.port)
         self._hosts.pop(key, None)
         if len(self._hosts) >= HOSTS_KEPT:
@@ -29,7 +30,7 @@ class BrokenTls:
             self._hosts[key] = (time.monotonic() + self._kept_s, why)
 
     def why(self, endpoint: Endpoint) -> str:
-        """Why TLS is not tried with this host at present; empty: it is to be tried."""
+        """Why it is not tried with this host at present; empty: it is to be tried."""
         if not self._hosts:
             return ""
         ends, why = self._hosts.get((endpoint.address, endpoint.port), (0.0, ""))
