@@ -21,7 +21,16 @@ from tests.fuzz.source import Source
 
 _PASSWORD = "correct horse"
 _SECRETS = (b"Y29ycmVjdCBob3JzZQ", sasl.encode(b"\0user\0correct horse"))
-_EXTENSIONS = ("PIPELINING", "SIZE 100000", "SIZE 40", "8BITMIME", "SMTPUTF8", "STARTTLS", "AUTH")
+_EXTENSIONS = (
+    "PIPELINING",
+    "CHUNKING",
+    "SIZE 100000",
+    "SIZE 40",
+    "8BITMIME",
+    "SMTPUTF8",
+    "STARTTLS",
+    "AUTH",
+)
 _PATHS = (
     "ann@gmail.test",
     "bob@gmail.test",
@@ -39,6 +48,7 @@ class Taken(msgspec.Struct):
     data: int = 0
     final: int = 0
     content: bytes = b""
+    is_chunked: bool = False
 
 
 class Server:
@@ -51,12 +61,16 @@ class Server:
         self._source = source
         self._input = b""
         self._in_content = False
+        self._chunk_octets: int | None = None
+        self._chunk_is_last = False
+        self._knows_bdat = source.chance(0.9)
         self.is_honest = True
         self.is_gone = False
         self.is_private = False
         self.asked = 0
         self.taken: list[Taken] = []
         self._is_open = False
+        self.offers_chunking = False
         self._honest = source.chance(0.4)
 
     def greet(self) -> bytes:
@@ -67,6 +81,14 @@ class Server:
         self._input += octets
         said = b""
         while True:
+            if self._chunk_octets is not None:
+                if len(self._input) < self._chunk_octets:
+                    break
+                chunk = self._input[: self._chunk_octets]
+                self._input = self._input[self._chunk_octets :]
+                self._chunk_octets = None
+                said += b"" if self.is_gone else self._end_chunk(chunk)
+                continue
             end = b"\r\n.\r\n" if self._in_content else b"\r\n"
             before = b"\r\n" if self._in_content else b""
             head, found, rest = (before + self._input).partition(end)
@@ -74,6 +96,8 @@ class Server:
                 break
             self._input = rest
             self.asked += 1
+            if self._begins_chunk(head):
+                continue
             if not self.is_gone:
                 said += self._end_content(head) if self._in_content else self._answer(head)
         return said
@@ -97,6 +121,8 @@ class Server:
             return self._say(code)
         if verb == b"DATA":
             return self._data()
+        if verb == b"BDAT":
+            return self._say(502)
         if verb == b"STARTTLS":
             return self._say(self._code(220, (454,)))
         if verb not in (b"RSET", b"QUIT"):  # AUTH, and the lines of its dialogue
@@ -110,6 +136,7 @@ class Server:
             return self._say(code, "mx.test")
         words = [word for word in _EXTENSIONS if self._source.chance(0.6)]
         words = ["AUTH PLAIN LOGIN" if word == "AUTH" else word for word in words]
+        self.offers_chunking = "CHUNKING" in words
         lines = ["mx.test", *words]
         octets = "".join(f"250-{word}\r\n" for word in lines[:-1]) + f"250 {lines[-1]}\r\n"
         return self._perhaps_damaged(octets.encode())
@@ -122,6 +149,32 @@ class Server:
             taken.data = self._source.one((503, 354))
         self._in_content = taken.data == 354
         return self._say(taken.data)
+
+    def _begins_chunk(self, line: bytes) -> bool:
+        """Whether the line is a BDAT that is understood; its octets follow."""
+        words = line.split(b" ")
+        if self._in_content or words[0] != b"BDAT" or not self._knows_bdat:
+            return False
+        assert self.offers_chunking or not self.is_honest, "BDAT without CHUNKING"
+        self._chunk_octets, self._chunk_is_last = int(words[1]), words[2:] == [b"LAST"]
+        return True
+
+    def _end_chunk(self, octets: bytes) -> bytes:
+        taken = self.taken[-1]
+        taken.is_chunked = True
+        if self.is_honest:
+            assert 250 in taken.recipients, "a chunk for nobody"
+            assert not self._chunk_is_last or octets.endswith(b"\r\n"), "half a line at the end"
+            bare = octets.replace(b"\r\n", b"")
+            assert b"\n" not in bare and b"\r" not in bare[1:-1], "a bare line end in a chunk"
+        if taken.final:  # a chunk before it was refused
+            return self._say(503)
+        taken.content += octets
+        code = self._code(250, (450, 552, 554, 421))
+        if self._chunk_is_last or code != 250:
+            taken.final = code
+            self._is_open = False
+        return self._say(code)
 
     def _end_content(self, octets: bytes) -> bytes:
         self._in_content = self._is_open = False
@@ -161,7 +214,7 @@ class Caller:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.client = Client("relay.test")
+        self.client = Client("relay.test", block_octets=source.one((8, 60, 131_072)))
         self._left = [_transaction(source) for _ in range(1 + source.below(3))]
         self._wants_tls = source.chance(0.3)
         self._mechanism: sasl.Mechanism | None = None
@@ -299,7 +352,8 @@ def _check_outcomes(caller: Caller, server: Server) -> None:
         if exchange.final is not None and exchange.final.is_positive:
             assert exchange.dot_sent
             assert exchange.mail is not None and exchange.mail.is_positive
-            assert exchange.data is not None and exchange.data.is_intermediate
+            is_asked = exchange.data is not None and exchange.data.is_intermediate
+            assert is_asked or exchange.is_chunked
             assert any(reply is not None and reply.is_positive for reply in exchange.recipients)
     if server.is_honest:
         _check_same(caller.exchanges, server.taken)
