@@ -150,7 +150,8 @@ def test_parts_are_not_followed_deeper_than_the_bound(monkeypatch: pytest.Monkey
 
 
 def test_line_of_a_longer_boundary_is_none_of_a_shorter_one() -> None:
-    content = b"Content-Type: multipart/mixed; boundary=b1\r\n\r\n--b1\r\n\r\none\r\n--b10\r\ntwo\r\n--b1--"
+    head = b"Content-Type: multipart/mixed; boundary=b1\r\n\r\n"
+    content = head + b"--b1\r\n\r\none\r\n--b10\r\ntwo\r\n--b1--"
     assert [part.text for part in leaves_of(content)[1]] == ["one\n--b10\ntwo"]
 
 
