@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from relay.cli.api import Api
+from relay.cli.dialogue import tell_dialogue
 from relay.cli.show import age, print_json
 
 _FINAL = {
@@ -46,6 +47,8 @@ def follow(
         for event in page["events"]:
             if event["type"] == "message.accepted":
                 accepted_at = event["timestamp"]
+            elif event["type"] == "session.dialogue":
+                tell_dialogue(event, as_json=as_json)
             status = _TOLD.get(event["type"])
             if status is None or event["data"].get("recipient_id") not in waiting:
                 continue

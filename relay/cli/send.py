@@ -13,7 +13,10 @@ from relay.cli.show import AsJson, print_json
 
 #: Fields of a message that a finished one (--eml) leaves to be said.
 _ENVELOPE = frozenset(
-    {"from", "to", "class", "campaign", "tags", "notify", "report_content", "envelope_id"}
+    {
+        *("from", "to", "class", "campaign", "tags", "trace"),
+        *("notify", "report_content", "envelope_id"),
+    }
 )
 #: Those that are said once.
 _SINGLE = ("from", "class", "campaign", "report_content", "envelope_id")
@@ -61,13 +64,16 @@ def send(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until all recipients are done.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="As --wait, and show the dialogue with each host.")
+    ] = False,
     timeout: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait.")] = "5m",
     api: ApiUrl = DEFAULT_API,
     as_json: AsJson = False,
 ) -> None:
     """Queue one message; exit code 65 where it is refused, 69 where relay is down, 75 for later.
 
-    With --wait: 0 all delivered, 67 some failed, 75 some still under way.
+    With --wait or --trace: 0 all delivered, 67 some failed, 75 some still under way.
     """
     fields = {
         "from": sender,
@@ -86,6 +92,7 @@ def send(
         "notify": [word for words in notify or [] for word in words.lower().split(",")],
         "report_content": report_content,
         "envelope_id": envelope_id,
+        "trace": trace or None,
     }
     given = {name: value for name, value in fields.items() if value not in (None, "", [], {})}
     timeout_s = _duration_s(timeout)
@@ -93,14 +100,14 @@ def send(
     if header_recipients and eml is None:
         raise typer.BadParameter("-t goes with --eml FILE")
     with Api(api) as relay:
-        cursor = latest_cursor(relay) if wait else ""
+        cursor = latest_cursor(relay) if wait or trace else ""
         if eml is None:
             accepted = relay.send(_composed(given), headers)
         else:
             query = _envelope(given, header_recipients=header_recipients)
             accepted = relay.post_raw(_read(eml), query, headers)
         _tell(accepted, as_json=as_json)
-        if wait:
+        if wait or trace:
             raise typer.Exit(follow(relay, accepted, cursor, timeout_s, as_json=as_json))
 
 
@@ -128,6 +135,7 @@ def _envelope(given: dict[str, Any], *, header_recipients: bool) -> list[tuple[s
     query += [("tag", tag) for tag in given.get("tags", [])]
     query += [("notify", word) for word in given.get("notify", [])]
     query += [(name, given[name]) for name in _SINGLE if name in given]
+    query += [("trace", "true")] if "trace" in given else []
     return query + ([("header_recipients", "true")] if header_recipients else [])
 
 

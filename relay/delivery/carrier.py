@@ -17,6 +17,7 @@ from relay.delivery.load import Load
 from relay.delivery.outcomes import FAULT_OF_HOST, NOT_THE_RECIPIENT
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
+from relay.delivery.trace import Trace
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
 from relay.model.errors import DeadlineExpired, LeaseLost, RemoteProtocolError
 from relay.model.units import rfc3339
@@ -254,11 +255,17 @@ class Carrier:
         self.connect_s = sum(self._session.timings.values()) if self._sent == 0 else 0.0
         self._load = load
         announced = following.transaction if following and self._may_announce(following) else None
+        trace: Trace | None = None
+        if load.message.is_traced:
+            trace = Trace(load, self._session, self.session_id, context.work)
         result = await self._session.transact(
             load.transaction,
             before_dot=lambda: context.may_send(load, self._holder),
             following=announced,
+            watch=trace.watch if trace is not None else None,
         )
+        if trace is not None:
+            await trace.end(result)
         self._load = None
         self._sent += 1
         self._measures.transacted(result)

@@ -8,6 +8,7 @@ to the machine, which gives out first what was read before it.
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from relay.model.errors import ConnectionLost, DeadlineExpired
 from relay.net.stream import Stream
@@ -25,6 +26,8 @@ class Link:
         self.stream = stream
         self._loop = asyncio.get_running_loop()
         self._timeouts: dict[Phase, float] = {phase: getattr(timeouts, phase) for phase in Phase}
+        #: Called whenever something was written or heard; mostly nobody watches.
+        self.watch: Callable[[], None] | None = None
         self.begin_attempt()
 
     def begin_attempt(self) -> None:
@@ -84,6 +87,8 @@ class Link:
             return False
         if stream.unwritten:
             await self._drain()
+        if self.watch is not None:
+            self.watch()
         if client.is_sending:
             # More blocks follow: other sessions get their turn, and so does the peer's voice.
             await asyncio.sleep(0)
@@ -126,3 +131,5 @@ class Link:
                 client.receive(data)
             else:
                 client.receive_eof()
+        if self.watch is not None:
+            self.watch()

@@ -47,6 +47,8 @@ class Opening:
         self._client: Client | None = None
         self._link: Link | None = None
         self.timings: dict[str, float] = {}
+        #: Each phase in its turn: its name, what it took, and how long the dialogue was after it.
+        self.stages: list[tuple[str, float, int]] = []
 
     async def run(self) -> Link:
         """Open; SessionFailed where it does not come about, and the connection is gone."""
@@ -184,6 +186,8 @@ class Opening:
         now = time.monotonic()
         spent_s = now - self._phase_began
         self.timings[self._phase] = self.timings.get(self._phase, 0.0) + spent_s
+        said = len(self._client.opening) if self._client is not None else 0
+        self.stages.append((self._phase, spent_s, said))
         self._phase_began = now
 
     async def _leave(self) -> None:

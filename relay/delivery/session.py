@@ -11,6 +11,7 @@ order of things and what a breakage means for the transaction that it met.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from relay.delivery.broken_hosts import BrokenHosts
 from relay.delivery.link import Link
@@ -42,6 +43,7 @@ __all__ = ["Session", "SessionFailed", "open_session"]
 _CLOSE_S = 1.0
 
 BeforeDot = Callable[[], Awaitable[bool]]
+Watch = Callable[[Exchange], None]
 
 
 async def open_session(
@@ -63,12 +65,12 @@ async def open_session(
                 raise
             why = str(failed.cause)
         else:
-            return Session(link, endpoint, dialogue, opening.timings)
+            return Session(link, endpoint, dialogue, opening)
     opening = Opening(endpoint, dialogue, TlsPolicy.OFF)
     link = await opening.run()
     if broken is not None and not broken.why(endpoint):
         broken.remember(endpoint, why)
-    return Session(link, endpoint, dialogue, opening.timings, why)
+    return Session(link, endpoint, dialogue, opening, why)
 
 
 def _may_go_clear(endpoint: Endpoint, dialogue: Dialogue) -> bool:
@@ -88,7 +90,8 @@ class Session:
 
     `tls` is what `net.tls.tls_info` says and the `policy` that demanded it, or empty in clear;
     `clear_because` says which TLS failure, now or within the last hour, was followed by clear
-    text. `timings`: seconds that each phase of the opening took.
+    text. `timings`: seconds that each phase of the opening took; `stages`: the same in turn, each
+    phase's name, its seconds, and how many lines of `opening` had been spoken after it.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Session:
         link: Link,
         endpoint: Endpoint,
         dialogue: Dialogue,
-        timings: dict[str, float],
+        opening: Opening,
         clear_because: str = "",
     ) -> None:
         self._link = link
@@ -116,7 +119,8 @@ class Session:
             "policy": endpoint.demanded_by or dialogue.demanded_by or dialogue.tls.value
         }
         self.clear_because = clear_because
-        self.timings = timings
+        self.timings = opening.timings
+        self.stages = opening.stages
         #: Transactions run so far, whatever came of them.
         self.transactions = 0
 
@@ -174,13 +178,15 @@ class Session:
         *,
         before_dot: BeforeDot | None = None,
         following: Transaction | None = None,
+        watch: Watch | None = None,
     ) -> TransactionResult:
         """Run one transaction; breakages are in the result, with every reply read before them.
 
         `before_dot` is awaited right before the block that carries the final dot (up to 128 KiB
         of content: before all of it); False, or an exception, drops the connection without the
         dot. `following` goes out behind the dot where PIPELINING is offered: the next call must
-        be for it. LocalProtocolError where calls overlap.
+        be for it. `watch` is called with the exchange whenever it may have got further.
+        LocalProtocolError where calls overlap.
         """
         if self._is_busy:
             raise LocalProtocolError("a transaction is already running on this session")
@@ -197,6 +203,8 @@ class Session:
         try:
             if exchange is None:
                 exchange = self._client.start(transaction)
+            if watch is not None:
+                self._link.watch = partial(watch, exchange)
             await self._run(exchange, before_dot, following, timings)
         except (ProtocolError, TransportError, LeaseLost) as error:
             broken = error
@@ -208,6 +216,7 @@ class Session:
             raise
         finally:
             self._is_busy = False
+            self._link.watch = None
             self._link.end_attempt()
             self.transactions += 1
         if self._client.is_over:

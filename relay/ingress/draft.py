@@ -51,6 +51,7 @@ def draft_of_message(
         tags=tuple(message.tags),
         metadata=message.metadata,
         idempotency_key=idempotency_key,
+        trace=message.trace,
     )
     return Draft(
         reverse_path=composed.reverse_path,

@@ -18,6 +18,7 @@ PREFIX = "x-relay-"
 _CAMPAIGN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+\-]{0,63}")
 _KEY = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+_YES = frozenset({"yes", "true", "1"})
 _MOST_TAGS = 20
 _MOST_METADATA = 50
 _TAG_LENGTH = 128
@@ -25,13 +26,17 @@ _VALUE_LENGTH = 512
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True):
-    """The labels of one message; `mail_class` None: decided by the header."""
+    """The labels of one message; `mail_class` None: decided by the header.
+
+    `trace`: the dialogues of its deliveries are told as events.
+    """
 
     mail_class: str | None = None
     campaign: str = ""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
     idempotency_key: str = ""
+    trace: bool = False
 
 
 def labels_of(block: HeaderBlock, given: Labels) -> Labels:
@@ -56,6 +61,7 @@ def labels_of(block: HeaderBlock, given: Labels) -> Labels:
         tags=tuple(tags),
         metadata=metadata | given.metadata,
         idempotency_key=given.idempotency_key or said.get("idempotency-key", ""),
+        trace=given.trace or said.get("trace", "").lower() in _YES,
     )
 
 

@@ -63,13 +63,16 @@ MailboxValue = str | Mailbox
 MailboxValues = str | Mailbox | list[str | Mailbox]
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Message(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     """One message to be composed (RFC 5322) and sent to all of `to`, `cc` and `bcc`.
 
     Addresses are `"Ann <ann@example.org>"`, `"ann@example.org"` or `Mailbox`. `reverse_path` is
     where bounces go (default: the address of `from_`; `""`: nowhere). `expires_at` has a time zone;
     what is not delivered by then is given up. `notify`: which reports (DSNs) the reverse-path gets;
     `report_content`: what comes back with one of failure; `envelope_id` comes back in all of them.
+    `trace`: the dialogues of its deliveries are told as events (`session.dialogue`).
     """
 
     from_: MailboxValue = msgspec.field(name="from")
@@ -92,6 +95,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     notify: list[Literal["never", "success", "failure", "delay"]] = []
     report_content: Literal["full", "headers"] | None = None
     envelope_id: str = ""
+    trace: bool = False
 
 
 class NamedAddress(msgspec.Struct, frozen=True):

@@ -197,6 +197,7 @@ class Submitter:
             dsn=dsn,
             expires_after_s=expiry_s,
             delay_notice_after_s=retry.delay_notice if wants_dsn else 0.0,
+            is_traced=labels.trace,
             idempotency_key=labels.idempotency_key,
             digest=(draft.digest or _digest(draft)) if labels.idempotency_key else "",
         )

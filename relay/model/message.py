@@ -32,6 +32,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
     ingress: str = "python"
+    is_traced: bool = False
     is_8bit: bool = False
     needs_smtputf8: bool = False
     wants_dsn: bool = False
@@ -93,6 +94,7 @@ class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
     campaign: str
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
+    is_traced: bool = False
     is_8bit: bool = False
     needs_smtputf8: bool = False
     wants_dsn: bool = False

@@ -21,7 +21,7 @@ class Transcript:
         self._broken = broken
 
     def __str__(self) -> str:
-        lines = _exchange_lines(self._exchange)
+        lines = exchange_lines(self._exchange)
         if self._broken is not None:
             lines.append(f"! {self._broken}")
         opening = fit(self._opening, OPENING_OCTETS)
@@ -64,7 +64,8 @@ def _take(lines: Sequence[str], octets: int) -> list[str]:
     return taken
 
 
-def _exchange_lines(exchange: Exchange) -> list[str]:
+def exchange_lines(exchange: Exchange) -> list[str]:
+    """What was said about an exchange so far: each command, and its reply once it is here."""
     if exchange.is_local:
         return [f"! not sent: {exchange.mail}"]
     lines: list[str] = []

@@ -21,7 +21,7 @@ RECORD_VERSION: Final = 1
 #: Content above this is compressed (zstd level 1: 3-5 times cheaper than level 3 on base64 bodies).
 COMPRESS_ABOVE_OCTETS = 1024
 
-FLAG_8BIT, FLAG_SMTPUTF8, FLAG_DSN = 1, 2, 4
+FLAG_8BIT, FLAG_SMTPUTF8, FLAG_DSN, FLAG_TRACED = 1, 2, 4, 64
 #: RET of MAIL (RFC 3461 §4.3).
 FLAG_OF_RET = {"": 0, FULL: 8, HEADERS: 16}
 _RET_OF_FLAGS = {flag: ret for ret, flag in FLAG_OF_RET.items()}
@@ -104,6 +104,7 @@ def message_record(submission: Submission) -> MessageRecord:
         (FLAG_8BIT if submission.is_8bit else 0)
         | (FLAG_SMTPUTF8 if submission.needs_smtputf8 else 0)
         | (FLAG_DSN if submission.wants_dsn else 0)
+        | (FLAG_TRACED if submission.is_traced else 0)
     )
     dsn = submission.dsn
     if dsn is not None:

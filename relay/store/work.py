@@ -172,6 +172,12 @@ class Work(RouteRecords, Claims):
         with contextlib.suppress(StoreError):
             await self.store.wire.call("SET", name, packed, "PX", max(int(for_s * 1000), 1))
 
+    async def tell(self, kind: str, event_id: str, data: dict[str, Any]) -> None:
+        """Write an event that no transition makes; StoreError where it cannot be written."""
+        name = f"{self.store.p}events"
+        fields = ("t", kind, "i", event_id, "d", pack(data))
+        await self.store.wire.call("XADD", name, "*", *fields)
+
     async def report(self, report: Report) -> list[tuple[str, str, float]]:
         """Feed windows and breakers; which changed: (key, open|closed|wider, until)."""
         answer = await self.store.scripts.call(

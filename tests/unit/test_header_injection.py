@@ -87,7 +87,7 @@ def test_text_of_a_field_brings_no_header_field(name: str, line_break: str) -> N
             continue
         assert name in BODIES, f"{value!r} was taken"
         assert "evil" not in names
-    assert tried or name in ("class", "expires_at", "notify", "report_content")
+    assert tried or name in ("class", "expires_at", "notify", "report_content", "trace")
 
 
 @pytest.mark.parametrize("line_break", BREAKS, ids=repr)

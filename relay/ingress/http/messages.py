@@ -32,10 +32,12 @@ from relay.store.deadlines import Deadlines
 from relay.telemetry.log import get_logger
 
 _RAW_PARAMETERS = (
-    *("from", "to", "header_recipients", "class", "campaign", "tag"),
+    *("from", "to", "header_recipients", "class", "campaign", "tag", "trace"),
     *("notify", "report_content", "envelope_id"),
 )
 _REPEATED = ("to", "tag", "notify")
+_RAW_FLAGS = ("header_recipients", "trace")
+_YES = ("true", "1", "yes")
 _SEND_HEADERS = ("Idempotency-Key", "X-Request-Id")
 
 
@@ -236,12 +238,13 @@ def _raw_message(request: Request, content: bytes) -> RawMessage:
         content=content,
         sender=query.get("from"),
         recipients=tuple(query.getlist("to")),
-        recipients_from_header=query.get("header_recipients", "").lower() in ("true", "1", "yes"),
+        recipients_from_header=query.get("header_recipients", "").lower() in _YES,
         labels=Labels(
             mail_class=query.get("class"),
             campaign=query.get("campaign", ""),
             tags=tuple(query.getlist("tag")),
             idempotency_key=_idempotency_key(request),
+            trace=query.get("trace", "").lower() in _YES,
         ),
         reports=ReportFields(
             notify=tuple(query.getlist("notify")),
@@ -264,7 +267,7 @@ _RAW_DOCUMENT = {
                 "in": "query",
                 "schema": {"type": "array", "items": {"type": "string"}}
                 if name in _REPEATED
-                else {"type": "boolean" if name == "header_recipients" else "string"},
+                else {"type": "boolean" if name in _RAW_FLAGS else "string"},
             }
             for name in _RAW_PARAMETERS
         ),
