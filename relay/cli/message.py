@@ -73,6 +73,7 @@ def show(
         ("id", message["id"]),
         ("Message-ID", message["message_id"]),
         ("from", message["reverse_path"] or "<>"),
+        ("envelope id", message["envelope_id"]),
         ("class", message["class"]),
         ("campaign", message["campaign"]),
         ("tags", ", ".join(message["tags"])),

@@ -62,15 +62,19 @@ def load_of(
     recipients: tuple[ClaimedRecipient, ...],
     reverse_path: str | None = None,
 ) -> Load:
-    """The load of these recipients of a message; `reverse_path` is another than the sender's."""
+    """The load of these recipients of a message; `reverse_path` is another than the sender's.
+
+    Then reports of the hosts behind come to us: we ask for none, and write the sender's ourselves.
+    """
+    path = message.reverse_path if reverse_path is None else reverse_path
     transaction = Transaction(
-        reverse_path=message.reverse_path if reverse_path is None else reverse_path,
+        reverse_path=path,
         forward_paths=tuple(item.address for item in recipients),
         content=message.content,
         size=message.size,
         is_8bit=message.is_8bit,
         needs_smtputf8=message.needs_smtputf8,
-        dsn=_dsn_of(message, recipients),
+        dsn=_dsn_of(message, recipients) if path == message.reverse_path else None,
         key=message.queue_id,
     )
     return Load(message, recipients, transaction)

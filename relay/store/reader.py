@@ -7,12 +7,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from relay.model.dsn import NOTHING_ASKED, RecipientDsn, decode_xtext
 from relay.model.errors import NotFound
 from relay.model.state import FINAL_STATES, State
 from relay.store.answer import unpack_answer
 from relay.store.codec import (
     MessageRecord,
     RecipientRecord,
+    StoredMessage,
     decode_content,
     decode_message,
     decode_recipient,
@@ -101,6 +103,7 @@ class Views(Overview):
             destination=destination,
             queue=queue,
             waiting=await self._wait(state, rec, queue, waits),
+            dsn=RecipientDsn.unpacked(rec.dsn) if rec.dsn else NOTHING_ASKED,
         )
 
     @staticmethod
@@ -279,7 +282,7 @@ def _match(letters: list[str]) -> QueueMatch:
 
 
 def _message_view(
-    queue_id: str, record: MessageRecord, recipients: tuple[RecipientView, ...]
+    queue_id: str, record: StoredMessage, recipients: tuple[RecipientView, ...]
 ) -> MessageView:
     states = sorted({item.status for item in recipients})
     return MessageView(
@@ -297,4 +300,5 @@ def _message_view(
         ingress=record.ingress,
         status=states[0] if len(states) == 1 else "mixed",
         recipients=recipients,
+        envelope_id=decode_xtext(record.envid),
     )

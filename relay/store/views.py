@@ -5,6 +5,7 @@
 
 import msgspec
 
+from relay.model.dsn import NOTHING_ASKED, RecipientDsn
 from relay.model.reply import Reply
 from relay.store.answer import Remote
 from relay.store.waits import Wait
@@ -64,6 +65,7 @@ class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
     destination: str = ""
     queue: str = ""
     waiting: Wait | None = None
+    dsn: RecipientDsn = NOTHING_ASKED
 
 
 class MessageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,7 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     ingress: str
     status: str
     recipients: tuple[RecipientView, ...]
+    envelope_id: str = ""
 
 
 class QueueView(msgspec.Struct, frozen=True, kw_only=True):

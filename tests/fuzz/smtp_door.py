@@ -13,9 +13,11 @@ from relay.ingress.gate import Gate
 from relay.ingress.smtp_session import SubmissionSession
 from relay.ingress.smtp_transaction import Surroundings
 from relay.ingress.submit import Submitter
+from relay.model.dsn import Dsn
 from relay.model.message import Submission
 from relay.policy.route import RouteTable
 from relay.settings.schema import Delivery, Limits, Settings, Smtp
+from relay.smtp import command
 from relay.smtp.content import is_normal
 from relay.smtp.reply_reader import ReplyReader
 from tests.fuzz.campaign import Target
@@ -29,6 +31,11 @@ _COMMANDS = (
     b"MAIL FROM:<a@example.org>",
     b"MAIL FROM:<a@example.org> SIZE=100 BODY=8BITMIME SMTPUTF8",
     b"MAIL FROM:<>",
+    b"MAIL FROM:<a@example.org> RET=FULL ENVID=QQ+2B17",
+    b" NOTIFY=SUCCESS,DELAY",
+    b" ORCPT=rfc822;",
+    b"+2B",
+    b"RCPT TO:<ann@gmail.test> NOTIFY=NEVER ORCPT=rfc822;ann@gmail.test",
     b"RCPT TO:<ann@gmail.test>",
     b'RCPT TO:<"a b"@gmail.test>',
     "RCPT TO:<jörg@müller.test>".encode(),
@@ -240,3 +247,15 @@ def _check_submission(submission: Submission) -> None:
     assert 1 <= len(submission.forward_paths) <= 5
     for path in (submission.reverse_path, *submission.forward_paths):
         assert path is None or _PATH.fullmatch(str(path))
+    if submission.dsn is not None:
+        _check_dsn(submission, submission.dsn)
+
+
+def _check_dsn(submission: Submission, dsn: Dsn) -> None:
+    """What was asked of reports goes on as one command a recipient, nothing more."""
+    lines = [command.mail("a@b.test", ret=dsn.ret, envid=dsn.envid)]
+    assert len(dsn.recipients) in (0, len(submission.forward_paths))
+    lines += [command.rcpt_with_dsn("a@b.test", asked) for asked in dsn.recipients]
+    for line in lines:
+        assert line.count(b"\r\n") == 1 and line.endswith(b"\r\n") and line.isascii()
+        assert line.count(b" ") <= 3 and len(line) <= 700 and line.isascii()

@@ -251,11 +251,14 @@ def test_request_id_is_echoed_or_made(api: httpx.Client) -> None:
 def test_finished_message_is_taken_with_its_envelope(api: httpx.Client) -> None:
     content = b"From: a@example.org\nTo: x@foo.test\nSubject: x\n\nhello\n"
     query = "from=bounce@example.org&to=ann@gmail.test&to=bob@x.test&campaign=c1&tag=t1"
+    query += "&notify=success&notify=delay&envelope_id=order%2017"
     response = api.post(f"/v1/messages/raw?{query}", content=content, headers=RFC822)
     assert response.status_code == 202
     shown = api.get(f"/v1/messages/{response.json()['id']}").json()
     assert shown["reverse_path"] == "bounce@example.org"
     assert (shown["campaign"], shown["tags"]) == ("c1", ["t1"])
+    assert shown["envelope_id"] == "order 17"
+    assert [item["notify"] for item in shown["recipients"]] == [["success", "delay"]] * 2
     assert [item["address"] for item in shown["recipients"]] == ["ann@gmail.test", "bob@x.test"]
     response = api.post("/v1/messages/raw?header_recipients=true", content=content, headers=RFC822)
     assert [item["address"] for item in response.json()["recipients"]] == ["x@foo.test"]

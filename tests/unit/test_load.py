@@ -3,6 +3,7 @@
 import msgspec
 
 from relay.delivery.load import load_of, loads_of
+from relay.model.dsn import Dsn, RecipientDsn
 from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, ClaimedRecipient
 from relay.policy.reverse_path import ReversePaths
@@ -77,3 +78,17 @@ def test_load_that_is_sent_again_keeps_its_reverse_path_and_its_signatures() -> 
         assert one.transaction.reverse_path == "b-token@b.test"
         assert one.transaction.content == signed.content and one.transaction.size == 20
     assert again.transaction.forward_paths == ("r1@x.test",)
+
+
+def test_loads_ask_for_reports_only_where_these_go_to_the_sender() -> None:
+    asked = RecipientDsn("S", "rfc822;old@x.test")
+    first, second, _ = MESSAGE.recipients
+    recipients = (msgspec.structs.replace(first, dsn=asked), second)
+    message = msgspec.structs.replace(MESSAGE, recipients=recipients, ret="FULL", envid="17")
+    (load,) = loads_of(Claim((message,)), 50)
+    assert load.transaction.dsn == Dsn("FULL", "17", (asked, RecipientDsn()))
+    # What is sent again, or in several transactions, asks for its own recipients.
+    assert load.of((second,)).transaction.dsn == Dsn("FULL", "17")
+    assert load.of((recipients[0],)).transaction.dsn == Dsn("FULL", "17", (asked,))
+    assert all(load.transaction.dsn is None for load in loads_of(Claim((message,)), 50, PATHS))
+    assert all(load.transaction.dsn is None for load in loads_of(Claim((MESSAGE,)), 50))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from relay.model.dsn import NOTIFY_WORDS
 from relay.model.errors import Finding
 from relay.model.message import Receipt
 from relay.model.reply import Reply
@@ -112,6 +113,7 @@ class RecipientShape(msgspec.Struct, frozen=True, kw_only=True):
     """One recipient: where it is, what happened last, why it waits, when it is tried next.
 
     `reply` and `remote` are of the last attempt; null where nobody answered, or was asked.
+    `notify`: which reports its sender asked for by name.
     """
 
     id: str
@@ -128,6 +130,7 @@ class RecipientShape(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     queue: str
     waiting: WaitShape | None
+    notify: list[str]
 
     @classmethod
     def of(cls, view: RecipientView) -> "RecipientShape":
@@ -147,6 +150,7 @@ class RecipientShape(msgspec.Struct, frozen=True, kw_only=True):
             destination=view.destination,
             queue=view.queue,
             waiting=WaitShape.of(view.waiting),
+            notify=[NOTIFY_WORDS[letter].lower() for letter in view.dsn.notify],
         )
 
 
@@ -166,6 +170,7 @@ class MessageShape(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime
     ingress: str
+    envelope_id: str
     recipients: list[RecipientShape]
 
     @classmethod
@@ -185,6 +190,7 @@ class MessageShape(msgspec.Struct, frozen=True, kw_only=True):
             created_at=moment(view.created),
             expires_at=moment(view.expires),
             ingress=view.ingress,
+            envelope_id=view.envelope_id,
             recipients=[RecipientShape.of(item) for item in view.recipients],
         )
 
