@@ -12,7 +12,7 @@ none, which is ten times as fast as an expression that visits each of them.
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -46,6 +46,8 @@ _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 #: Octets of a line of the signature field, at most (RFC 5322 §2.1.1 recommends 78).
 _LINE = 76
 _B64_LINE = 70
+#: Octets of a body that are looked at together.
+_BLOCK = 128 * 1024
 
 
 class Canonicalization(msgspec.Struct, frozen=True):
@@ -109,11 +111,10 @@ def sign(content: bytes, keys: Sequence[Key], rules: SigningRules, *, now: float
 
 def cover(content: bytes, rules: SigningRules) -> Covered:
     """What of the message is signed; the body is read once, however many keys sign."""
-    form = rules.canonicalization
-    header, body = _parted(content)
+    header, body_at = _parted(content)
     names, lines = _chosen(header, rules)
-    canonical = (relaxed_body if form.relaxed_body else simple_body)(body)
-    return Covered(names, b"".join(lines), base64.b64encode(hashlib.sha256(canonical).digest()))
+    digest = body_hash(content, body_at, is_relaxed=rules.canonicalization.relaxed_body)
+    return Covered(names, b"".join(lines), base64.b64encode(digest))
 
 
 def signature_field(covered: Covered, key: Key, rules: SigningRules, *, now: float) -> bytes:
@@ -137,11 +138,12 @@ def signature_field(covered: Covered, key: Key, rules: SigningRules, *, now: flo
     return field + b"\r\n\t ".join(lines) + b"\r\n"
 
 
-def _parted(content: bytes) -> tuple[bytes, bytes]:
+def _parted(content: bytes) -> tuple[bytes, int]:
+    """The header block, and where the body begins."""
     if content.startswith(b"\r\n"):
-        return b"", content[2:]
-    header, _, body = content.partition(b"\r\n\r\n")
-    return header, body
+        return b"", 2
+    end = content.find(b"\r\n\r\n")
+    return (content[:end], end + 4) if end >= 0 else (content, len(content))
 
 
 def _chosen(header: bytes, rules: SigningRules) -> tuple[tuple[bytes, ...], list[bytes]]:
@@ -174,21 +176,55 @@ def relaxed_field(octets: bytes) -> bytes:
     return name.rstrip(b" \t").lower() + b":" + b" ".join([word for word in words if word])
 
 
-def relaxed_body(body: bytes) -> bytes:
-    """A body in relaxed form (RFC 6376 §3.4.4)."""
-    if b"\t" in body:
-        body = body.replace(b"\t", b" ")
-    if b" " in body:
-        while b"  " in body:
-            body = body.replace(b"  ", b" ")
-        body = body.replace(b" \r\n", b"\r\n").removesuffix(b" ")
-    body = body.rstrip(b"\r\n")
-    return body + b"\r\n" if body else b""
+def body_hash(content: bytes, body_at: int, *, is_relaxed: bool) -> bytes:
+    """The SHA-256 of the body in canonical form (RFC 6376 §3.4.3, §3.4.4).
+
+    Large bodies are taken in blocks of whole lines: memory stays bounded, and no call holds the
+    interpreter for long. Empty lines count only when another line follows.
+    """
+    digest, empty_lines, is_empty = hashlib.sha256(), 0, True
+    for block in _blocks(content, body_at):
+        lines = relaxed_lines(block) if is_relaxed else block
+        text = lines.rstrip(b"\r\n")
+        if not text:
+            empty_lines += lines.count(b"\n")
+            continue
+        _add_empty_lines(digest, empty_lines)
+        digest.update(text)
+        empty_lines, is_empty = lines.count(b"\n", len(text)), False
+    if not (is_empty and is_relaxed):
+        digest.update(b"\r\n")
+    return digest.digest()
 
 
-def simple_body(body: bytes) -> bytes:
-    """A body in simple form (RFC 6376 §3.4.3)."""
-    return body.rstrip(b"\r\n") + b"\r\n"
+def _blocks(content: bytes, at: int) -> Iterator[bytes]:
+    """The content from there on, in blocks that end with a line."""
+    size = len(content)
+    while at < size:
+        end = size
+        if size - at > _BLOCK:
+            end = content.rfind(b"\n", at, at + _BLOCK) + 1
+            if end <= 0:  # a line longer than a block
+                end = content.find(b"\n", at) + 1 or size
+        yield content[at:end]
+        at = end
+
+
+def _add_empty_lines(digest: "hashlib._Hash", count: int) -> None:
+    while count > 0:
+        digest.update(b"\r\n" * min(count, _BLOCK))
+        count -= _BLOCK
+
+
+def relaxed_lines(lines: bytes) -> bytes:
+    """Lines with each run of blanks one space, and none at their ends."""
+    if b"\t" in lines:
+        lines = lines.replace(b"\t", b" ")
+    if b" " in lines:
+        while b"  " in lines:
+            lines = lines.replace(b"  ", b" ")
+        lines = lines.replace(b" \r\n", b"\r\n").removesuffix(b" ")
+    return lines
 
 
 @lru_cache(maxsize=1024)

@@ -3,23 +3,27 @@
 10,000 messages are verified with RELAY_TEST_PROFILE=thorough, 1,000 otherwise.
 """
 
+import hashlib
 import os
+import re
 import time
 from random import Random
 
 import dkim
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import relay.smtp.dkim
 from relay.smtp.dkim import (
     NEVER_SIGNED,
     OVERSIGNED,
     SIGNED,
     Canonicalization,
     SigningRules,
-    relaxed_body,
+    body_hash,
     relaxed_field,
     sign,
-    simple_body,
 )
 from relay.smtp.dkim_key import DkimKey, make_key
 
@@ -189,10 +193,39 @@ def test_dkim_forms_are_those_of_the_standard() -> None:
     assert relaxed_field(b"A: X") == b"a:X"
     assert relaxed_field(b"B : Y\t\r\n\tZ  ") == b"b:Y Z"
     body = b" C \r\nD \t E\r\n\r\n\r\n"
-    assert relaxed_body(body) == b" C\r\nD E\r\n"
-    assert simple_body(body) == b" C \r\nD \t E\r\n"
-    assert (relaxed_body(b""), simple_body(b"")) == (b"", b"\r\n")
-    assert (relaxed_body(b"\r\n \r\n"), simple_body(b"\r\n\r\n")) == (b"", b"\r\n")
+    forms = {body: (b" C\r\nD E\r\n", b" C \r\nD \t E\r\n"), b"": (b"", b"\r\n")}
+    forms[b"\r\n \r\n\r\n"] = (b"", b"\r\n \r\n")
+    for body, (relaxed, simple) in forms.items():
+        assert body_hash(body, 0, is_relaxed=True) == hashlib.sha256(relaxed).digest()
+        assert body_hash(body, 0, is_relaxed=False) == hashlib.sha256(simple).digest()
+
+
+def slow_form(body: bytes, is_relaxed: bool) -> bytes:
+    """The standard, word by word."""
+    lines = (body + b"\r\n").split(b"\r\n")
+    if is_relaxed:
+        lines = [re.sub(rb"[ \t]+", b" ", line).rstrip(b" ") for line in lines]
+    while lines and not lines[-1]:
+        lines.pop()
+    return b"".join(line + b"\r\n" for line in lines) or (b"" if is_relaxed else b"\r\n")
+
+
+@given(st.lists(st.sampled_from([b"\r\n", b" ", b"\t", b"a", b".", b"\x00", b"\xff"])))
+def test_dkim_body_in_small_blocks_is_the_body_as_a_whole(pieces: list[bytes]) -> None:
+    body = b"".join(pieces)
+    for octets in (2, 3, 5, 128 * 1024):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(relay.smtp.dkim, "_BLOCK", octets)
+            for is_relaxed in (True, False):
+                expected = hashlib.sha256(slow_form(body, is_relaxed)).digest()
+                assert body_hash(b"X: y\r\n\r\n" + body, 8, is_relaxed=is_relaxed) == expected
+
+
+@given(st.binary())
+def test_dkim_signs_whatever_comes(content: bytes) -> None:
+    for form in FORMS:
+        fields = sign(content, [ED25519], rules(form), now=time.time())
+        assert fields.startswith(b"DKIM-Signature: v=1;") and fields.endswith(b"\r\n")
 
 
 def test_dkim_lists_of_fields_do_not_overlap() -> None:
