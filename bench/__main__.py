@@ -13,6 +13,7 @@ from bench.run import Run
 MODULES = {
     "b1": "b1_smtp_in_out",
     "b2": "b2_newsletter",
+    "b3": "b3_signed",
     "b4": "b4_domains",
     "b5": "b5_deferred",
     "b6": "b6_bad_neighbours",

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import structlog
 
-from relay.delivery.sign import Signer, load_keys, signer_of, signing_rules
+from relay.delivery.sign import KEPT, LARGE, Signer, load_keys, signer_of, signing_rules
 from relay.model.errors import ConfigError
 from relay.model.message import ClaimedMessage
 from relay.settings.loader import load
@@ -68,6 +68,25 @@ async def test_sign_puts_a_signature_of_each_key_on_top(keys: Settings) -> None:
     (signed,) = (await signer.sign([MESSAGE])).values()
     assert selectors(signed.content) == [b"r1", b"e1"]
     assert signed.content.endswith(CONTENT) and signed.size == len(signed.content)
+    signer.close()
+
+
+async def test_sign_takes_large_messages_to_a_thread(keys: Settings) -> None:
+    signer = Signer(keys)
+    content = CONTENT + b"many words in a line \r\n" * 20_000
+    large = msgspec.structs.replace(MESSAGE, content=content, size=len(content))
+    (signed,) = (await signer.sign([large])).values()
+    assert len(content) > LARGE and selectors(signed.content) == [b"r1", b"e1"]
+    signer.close()
+
+
+async def test_sign_forgets_the_oldest_of_very_many_signatures(keys: Settings) -> None:
+    signer = Signer(of(keys, 0, domain="other.test"))
+    many = [
+        msgspec.structs.replace(MESSAGE, queue_id=f"{number:020}") for number in range(KEPT + 5)
+    ]
+    assert len(await signer.sign(many)) == KEPT + 5
+    assert len(signer._kept) == KEPT
     signer.close()
 
 
