@@ -87,7 +87,7 @@ async def send(
         connect_s=carrier.connect_s,
         dialogue="" if is_done else result.dialogue,
         has_other_host=carrier.has_other_host(load),
-        is_dsn_passed=result.is_dsn_passed,
+        success_action=result.success_action,
     )
     again, outcomes = conclude(load, verdicts, facts)
     await context.settle(outcomes, [load.message])

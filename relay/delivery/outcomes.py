@@ -61,7 +61,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `timings`: seconds by phase of the transaction; `connect_s`: what opening its session took,
     where it was the first one on it; `session_id` names that session in the log.
-    `is_dsn_passed`: the host knows what the sender asked of reports.
+    `success_action`: as in `Outcome`.
     """
 
     now: float
@@ -74,7 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, float]
     dialogue: str
     has_other_host: bool
-    is_dsn_passed: bool = False
+    success_action: str = "relayed"
     session_id: str = ""
     connect_s: float = 0.0
     clear_because: str = ""
@@ -170,7 +170,7 @@ def _make(
         events=(_EVENT_OF[state],) if is_event else (),
         event=_event(message, recipient, verdict, facts, state, delay_s) if is_event else {},
         told=_told(message, recipient, facts) if is_event else {},
-        is_dsn_passed=facts.is_dsn_passed,
+        success_action=facts.success_action,
     )
 
 

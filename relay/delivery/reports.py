@@ -2,7 +2,7 @@
 
 Reports are written for mail whose door promises them and for recipients whose NOTIFY asks for one
 (RFC 3461 §5.2); never for a null reverse-path (RFC 5321 §6.1). Success is reported by us only
-where the next hop offers no DSN, and then as `relayed`: who knows DSN owes it himself (§5.2.1).
+where the next hop offers no DSN, mostly as `relayed`: who knows DSN owes it himself (§5.2.1).
 """
 
 import time
@@ -74,12 +74,12 @@ def _relayed(outcomes: Sequence[Outcome], message: ClaimedMessage) -> list[Repor
         return []
     asked = {item.number: item.dsn for item in message.recipients}
     return [
-        _reported(outcome, asked[outcome.number], "relayed")
+        _reported(outcome, asked[outcome.number], outcome.success_action)
         for outcome in outcomes
         if outcome.state is State.DELIVERED
         and asked[outcome.number].wants(SUCCESS, default=False)
         and outcome.verdict.severity is Severity.SUCCESS
-        and not outcome.is_dsn_passed
+        and outcome.success_action
     ]
 
 

@@ -283,10 +283,14 @@ class Session:
             dot_sent=dot_sent,
             is_local=exchange.is_local,
             is_chunked=exchange.is_chunked,
-            is_dsn_passed=transaction.dsn is not None and self.extensions.dsn,
+            success_action=self._success_action(transaction),
             timings=timings,
             transcript=Transcript(self._opening, exchange, broken),
         )
+
+    def _success_action(self, transaction: Transaction) -> str:
+        is_passed_on = transaction.dsn is not None and self.extensions.dsn
+        return "" if is_passed_on else "relayed"
 
     async def close(self) -> None:
         """Say QUIT if that fits, wait a little, be gone; never raises but CancelledError."""

@@ -61,7 +61,8 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
     `final` answers the content; with no `final`, nothing was delivered unless `dot_sent`, then it
     is uncertain. `is_local`: `mail` is our own judgement (too large for the host), nothing was
     sent. `broken`: the session is unusable, and why. `timings`: seconds by phase.
-    `is_dsn_passed`: the host knows what the sender asked of reports, and owes those of success.
+    `success_action`: what our report of success calls it, empty where the host knows what was
+    asked, and owes it.
     `is_chunked`: the content was to go by BDAT.
     """
 
@@ -73,7 +74,7 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
     broken: Exception | None = None
     dot_sent: bool = False
     is_local: bool = False
-    is_dsn_passed: bool = False
+    success_action: str = "relayed"
     is_chunked: bool = False
     timings: dict[str, float] = {}
     transcript: object = ""

@@ -108,7 +108,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `state` is delivered, failed, expired, deferred, held, or ready (given back: costs no step).
     `delay_s`: deferred: until the next attempt. `advance`: whether the step moves. `events`: the
     types to record, at most two, all with the payload `event`. `told`: what only the log tells.
-    `is_dsn_passed`: the host that took it owes the report of success (RFC 3461 §5.2.1), not we.
+    `success_action`: what a report of success calls it (RFC 3464 §2.3.3); empty: the host that took
+    it owes that report (RFC 3461 §5.2.1), not we.
     """
 
     queue_id: str
@@ -122,4 +123,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[str, ...] = ()
     event: dict[str, Any] = {}
     told: dict[str, Any] = {}
-    is_dsn_passed: bool = False
+    success_action: str = "relayed"

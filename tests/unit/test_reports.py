@@ -66,7 +66,7 @@ def message(*notify: str, **more: Any) -> ClaimedMessage:
     return ClaimedMessage(**values | more)
 
 
-def outcome(number: int, state: State, *, is_dsn_passed: bool = False, **more: Any) -> Outcome:
+def outcome(number: int, state: State, *, success: str = "relayed", **more: Any) -> Outcome:
     values: dict[str, Any] = {
         "verdict": VERDICTS[state],
         "event": {"address": f"r{number}@x.test", "remote": {"host": "mx.x.test"}},
@@ -76,7 +76,7 @@ def outcome(number: int, state: State, *, is_dsn_passed: bool = False, **more: A
         number=number,
         attempt=1,
         state=state,
-        is_dsn_passed=is_dsn_passed,
+        success_action=success,
         **values | more,
     )
 
@@ -114,9 +114,9 @@ def test_notify_decides_what_is_told(notify: str) -> None:
     about = message(notify)
     cases = [
         (outcome(1, State.DELIVERED), not_offered),
-        (outcome(1, State.DELIVERED, is_dsn_passed=True), offered),
+        (outcome(1, State.DELIVERED, success=""), offered),
         (outcome(1, State.FAILED), failed),
-        (outcome(1, State.FAILED, is_dsn_passed=True), failed),
+        (outcome(1, State.FAILED, success=""), failed),
         (outcome(1, State.EXPIRED), failed),
         (outcome(1, State.DEFERRED), ""),
         (outcome(1, State.READY), ""),
@@ -128,18 +128,22 @@ def test_notify_decides_what_is_told(notify: str) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(list(EXPECTED)), st.sampled_from(list(VERDICTS)), st.booleans()),
+        st.tuples(
+            st.sampled_from(list(EXPECTED)),
+            st.sampled_from(list(VERDICTS)),
+            st.sampled_from(["", "relayed"]),
+        ),
         min_size=1,
         max_size=6,
     )
 )
 def test_each_recipient_is_told_of_as_if_he_were_the_only_one(
-    cases: list[tuple[str, State, bool]],
+    cases: list[tuple[str, State, str]],
 ) -> None:
     about = message(*(notify for notify, _, _ in cases))
     outcomes = [
-        outcome(number, state, is_dsn_passed=passed)
-        for number, (_, state, passed) in enumerate(cases, 1)
+        outcome(number, state, success=success)
+        for number, (_, state, success) in enumerate(cases, 1)
     ]
     expected: dict[str, str] = {}
     for item in outcomes:
@@ -179,3 +183,9 @@ def test_report_of_success_tells_the_reply_and_by_whom() -> None:
         "Diagnostic-Code: smtp; 250 2.6.0 queued as 1",
     ):
         assert f"\r\n{line}\r\n" in text
+
+
+def test_last_host_on_the_way_makes_it_delivered() -> None:
+    assert actions([outcome(1, State.DELIVERED, success="delivered")], message("S")) == {
+        "r1@x.test": "delivered"
+    }
