@@ -32,7 +32,8 @@ async def sent(api: httpx.AsyncClient) -> str:
 
 
 async def test_events_api_and_command_line_tell_the_same(start: Start) -> None:
-    system = await start(RELAY_RETRY_FIRST_AFTER_RCPT="10m")  # nothing moves while we look
+    # Nothing moves while we look.
+    system = await start(RELAY_RETRY_FIRST_AFTER_RCPT="10m", RELAY_RETRY_TRANSACTIONAL="10m*")
     url = f"http://127.0.0.1:{system.start_http()}"
     async with httpx.AsyncClient(base_url=url, trust_env=False) as api:
         id = await sent(api)
