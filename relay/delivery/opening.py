@@ -75,7 +75,9 @@ class Opening:
     async def _connect(self) -> Link:
         endpoint, dialogue = self._endpoint, self._dialogue
         is_private = is_private_path(endpoint)
-        client = self._client = Client(dialogue.hello_name, is_private=is_private)
+        client = self._client = Client(
+            dialogue.hello_name, is_private=is_private, lmtp=endpoint.lmtp
+        )
         stream = await connect(
             endpoint.address,
             endpoint.port,

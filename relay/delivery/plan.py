@@ -4,7 +4,7 @@ from random import Random
 
 import msgspec
 
-from relay.delivery.addresses import ADDRESSES_TRIED, AddressRules, find_addresses, source_of
+from relay.delivery.addresses import ADDRESSES_TRIED, AddressRules, Found, find_addresses, source_of
 from relay.delivery.dane import with_dane
 from relay.delivery.routing import (
     RETRY_S,
@@ -57,21 +57,26 @@ async def plan_for(
         verdict = Verdict(Severity.TRANSIENT, Scope.ROUTE, "route_changed", text)
         return Unroutable(verdict, retry_after_s=RETRY_S)
     port = record.hosts[0].port
-    found = await find_addresses(
-        [random.sample(group, len(group)) for group in groups_of(record.hosts)],
-        AddressRules.for_smarthost(settings, port)
-        if route
-        else AddressRules.for_mx(settings, port),
-        resolver=resolver,
-        wanted=ADDRESSES_TRIED,
-        random=random,
-    )
+    if route is not None and route.is_socket:
+        found = Found(((route.host, route.host),))
+    else:
+        found = await find_addresses(
+            [random.sample(group, len(group)) for group in groups_of(record.hosts)],
+            AddressRules.for_smarthost(settings, port)
+            if route
+            else AddressRules.for_mx(settings, port),
+            resolver=resolver,
+            wanted=ADDRESSES_TRIED,
+            random=random,
+        )
     if not found.addresses:
         return nowhere(found, record, settings)
     security = Security.parse(lane.security)
     implicit_tls = route is not None and route.implicit_tls
+    is_lmtp = route is not None and route.scheme == "lmtp"
     endpoints = tuple(
-        Endpoint(host, address, port, implicit_tls) for host, address in found.addresses
+        Endpoint(host, address, port, implicit_tls, lmtp=is_lmtp)
+        for host, address in found.addresses
     )
     if security.dane:
         endpoints, trouble = await with_dane(endpoints, security.tls, resolver)

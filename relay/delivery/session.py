@@ -279,6 +279,7 @@ class Session:
             mail=exchange.mail,
             data=exchange.data,
             final=exchange.final,
+            finals=tuple(exchange.finals),
             broken=broken,
             dot_sent=dot_sent,
             is_local=exchange.is_local,

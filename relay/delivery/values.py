@@ -23,7 +23,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """One address of one host: `host` is the name for TLS and reports, `address` an IP literal.
 
     `tls`: what this host itself demands, before what the dialogue does; with `tlsa`, a certificate
-    that one of these records vouches for. `demanded_by`: "dane" where that is why.
+    that one of these records vouches for. `demanded_by`: "dane" where that is why. A path
+    as host and address is a Unix socket. `lmtp`: it speaks LMTP (RFC 2033).
     """
 
     host: str
@@ -33,6 +34,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     tls: TlsPolicy | None = None
     tlsa: tuple[Tlsa, ...] = ()
     demanded_by: str = ""
+    lmtp: bool = False
 
 
 class Dialogue(msgspec.Struct, frozen=True):
@@ -60,7 +62,8 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
     `replies[i]` answers RCPT for `transaction.forward_paths[i]`; None: not answered, or not asked.
     `final` answers the content; with no `final`, nothing was delivered unless `dot_sent`, then it
     is uncertain. `is_local`: `mail` is our own judgement (too large for the host), nothing was
-    sent. `broken`: the session is unusable, and why. `timings`: seconds by phase.
+    sent. `finals[i]`, in LMTP only, answers the content for recipient i. `broken`: the session is
+    unusable, and why. `timings`: seconds by phase.
     `success_action`: what our report of success calls it, empty where the host knows what was
     asked, and owes it.
     `is_chunked`: the content was to go by BDAT.
@@ -71,6 +74,7 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
     mail: Reply | None = None
     data: Reply | None = None
     final: Reply | None = None
+    finals: tuple[Reply | None, ...] = ()
     broken: Exception | None = None
     dot_sent: bool = False
     is_local: bool = False

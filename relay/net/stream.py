@@ -43,7 +43,10 @@ _FORGET = struct.pack("ii", 1, 0)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP literal is this machine's own, IPv4-mapped or not; False for names."""
+    """Whether an IP literal is this machine's own, IPv4-mapped or not, or a socket's path; False
+    for names."""
+    if address.startswith("/"):
+        return True
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -323,7 +326,7 @@ async def connect(
     source_address: str = "",
     allow_only_loopback: bool,
 ) -> Stream:
-    """A stream to an IP literal; ConnectFailed says why not.
+    """A stream to an IP literal, or to the Unix socket of a path; ConnectFailed says why not.
 
     `allow_only_loopback` refuses any other address before a packet leaves (sink mode).
     """
@@ -333,8 +336,14 @@ async def connect(
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            await loop.sock_connect(sock, (address, port))
-        _, stream = await loop.create_connection(lambda: Stream(sock), sock=sock)
+            if sock.family == socket.AF_UNIX:
+                await loop.sock_connect(sock, address)
+            else:
+                await loop.sock_connect(sock, (address, port))
+        if sock.family == socket.AF_UNIX:
+            _, stream = await loop.create_unix_connection(lambda: Stream(sock), sock=sock)
+        else:
+            _, stream = await loop.create_connection(lambda: Stream(sock), sock=sock)
     except TimeoutError as error:
         sock.close()
         raise ConnectFailed(f"no connection within {timeout_s:g} s") from error
@@ -348,6 +357,10 @@ async def connect(
 
 
 def _socket_to(address: str, source_address: str) -> socket.socket:
+    if address.startswith("/"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock
     try:
         version = ipaddress.ip_address(address).version
     except ValueError:

@@ -54,7 +54,10 @@ _OPENING_REASONS = {
 
 
 class Answers(Protocol):
-    """What was read of one mail transaction; `replies` are those to RCPT, in order."""
+    """What was read of one mail transaction; `replies` are those to RCPT, in order.
+
+    `finals`, empty but in LMTP, are the answers to the content for each recipient.
+    """
 
     @property
     def mail(self) -> Reply | None: ...
@@ -66,6 +69,8 @@ class Answers(Protocol):
     def final(self) -> Reply | None: ...
     @property
     def broken(self) -> BaseException | None: ...
+    @property
+    def finals(self) -> Sequence[Reply | None]: ...
     @property
     def dot_sent(self) -> bool: ...
     @property
@@ -262,6 +267,9 @@ def classify_transaction(
         if reply is None:
             verdicts.append(closing or classify_breakage(answers.broken, "RCPT"))
         elif reply.is_positive:
+            if answers.finals:
+                verdicts.append(_delivery_verdict(answers, index, provider, rules))
+                continue
             content = content or _content_verdict(answers, provider, rules)
             verdicts.append(content)
         else:
@@ -303,6 +311,17 @@ def _content_verdict(answers: Answers, provider: str | None, rules: Rules) -> Ve
         return classify_reply(_named(data, "DATA"), provider=provider, rules=rules)
     phase = "DATA" if data is None else "end-of-data" if answers.dot_sent else "content"
     return classify_breakage(answers.broken, phase, dot_sent=answers.dot_sent)
+
+
+def _delivery_verdict(answers: Answers, index: int, provider: str | None, rules: Rules) -> Verdict:
+    """LMTP: what the content came to for one recipient; who was answered has that answer."""
+    final = answers.finals[index]
+    if final is None:
+        return _content_verdict(answers, provider, rules)
+    judged = classify_reply(_named(final, "end-of-data"), provider=provider, rules=rules)
+    if judged.scope not in (Scope.MESSAGE, Scope.TRANSACTION):
+        return judged
+    return msgspec.structs.replace(judged, scope=Scope.RECIPIENT)
 
 
 def _named(reply: Reply, command: str) -> Reply:

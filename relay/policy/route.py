@@ -38,6 +38,11 @@ class StaticRoute(msgspec.Struct, frozen=True):
     def implicit_tls(self) -> bool:
         return self.scheme == "smtps"
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether `host` is the path of a Unix socket."""
+        return self.host.startswith("/")
+
 
 class _Entry(msgspec.Struct, frozen=True):
     """What a domain pattern leads to: a smarthost, or the domain's own MX with a TLS demand."""
@@ -137,7 +142,7 @@ class RouteTable:
         account = account_of(route, smarthost, where)
         _check_tls(route.tls, smarthost, f"{where}.tls", has_account=account is not None)
         static = StaticRoute(
-            name=_name(route.name or f"{smarthost.host}:{smarthost.port}", f"{where}.name"),
+            name=_name(route.name or _default_name(smarthost), f"{where}.name"),
             host=smarthost.host,
             port=smarthost.port,
             scheme=smarthost.scheme,
@@ -153,6 +158,12 @@ class RouteTable:
         return _Entry(static, route.tls)
 
 
+def _default_name(smarthost: Smarthost) -> str:
+    if smarthost.is_socket:
+        return "lmtp" + re.sub(r"[^A-Za-z0-9._]", "-", smarthost.host)[-90:]
+    return f"{smarthost.host}:{smarthost.port}"
+
+
 def _name(name: str, where: str) -> str:
     if _NAME.fullmatch(name.lstrip(":")) is None:
         raise ConfigError(f"{where}: '{name}' is no name; use letters, digits and . _ : -")
@@ -163,6 +174,8 @@ def _check_tls(
     tls: TlsPolicy | None, smarthost: Smarthost, where: str, *, has_account: bool
 ) -> None:
     if tls not in (TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC):
+        if tls is not None and smarthost.is_socket:
+            raise ConfigError(f"{where}: '{tls}', but a socket of this machine has no TLS")
         return
     if smarthost.implicit_tls:
         raise ConfigError(f"{where}: '{tls}' contradicts smtps://; write 'required' or 'verified'")

@@ -1,4 +1,5 @@
-"""Smarthosts: `smtp://host:port`, `smtps://user:password@host`, or the name of a well-known one.
+"""Smarthosts: `smtp://host:port`, `smtps://user:password@host`, `lmtp://host`, `lmtp:///socket`, or
+the name of a well-known one.
 
 Errors never show what stands before the `@`.
 """
@@ -15,8 +16,12 @@ from relay.model.errors import ConfigError
 from relay.settings.kinds import redacted
 from relay.settings.presets import Preset, find_preset
 
-#: scheme → port without and with credentials (RFC 5321, RFC 6409 §3.1, RFC 8314 §3.3).
-_PORTS = {"smtp": (25, 587), "smtps": (465, 465)}
+#: scheme → port without and with credentials (RFC 5321, RFC 6409 §3.1, RFC 8314 §3.3). LMTP has
+#: none of its own, only not 25 (RFC 2033 §5); 24 is what its servers listen on.
+_PORTS = {"smtp": (25, 587), "smtps": (465, 465), "lmtp": (24, 24)}
+#: What a socket's path may not have: it stands in lanes and keys.
+_NOT_IN_PATHS = re.compile(r"[\s|:%?#@\x00-\x1f\x7f-\x9f]")
+_PATH_OCTETS = 107
 _SPECIAL = "write special characters of the password as %XX (%40 for @, %2F for /)"
 _EXAMPLE = "write for example 'smtp://user:password@mail.example.net:587'"
 
@@ -38,10 +43,15 @@ class Smarthost(msgspec.Struct, frozen=True):
     def is_loopback(self) -> bool:
         return is_loopback(self.host)
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether `host` is the path of a Unix socket."""
+        return self.host.startswith("/")
+
 
 def is_loopback(host: str) -> bool:
     """Whether a host, by name or address, is this machine: a password may go there in clear."""
-    if host == "localhost":
+    if host == "localhost" or host.startswith("/"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -59,11 +69,12 @@ def parse_smarthost(url: str, *, key: str = "smarthost", has_account: bool = Fal
         return Smarthost(preset.scheme, preset.host, preset.port, preset=preset)
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
-    if separator and scheme == "lmtp":
-        raise ConfigError(f"{key}: lmtp:// is not supported yet; use smtp:// or smtps://")
+    if separator and scheme == "lmtp" and rest.startswith("/"):
+        return Smarthost(scheme, _socket_path(rest, key), 0)
     if not separator or scheme not in _PORTS:
         raise ConfigError(
-            f"{key}: '{redacted(url)}' begins with neither smtp:// nor smtps://; {_EXAMPLE}"
+            f"{key}: '{redacted(url)}' begins with neither smtp:// nor smtps:// nor lmtp://; "
+            f"{_EXAMPLE}"
         )
     if "@" in rest and re.search(r"[/?#]", rest.rpartition("@")[0]):
         raise ConfigError(f"{key}: '{redacted(url)}' cannot be read; {_SPECIAL}")
@@ -82,6 +93,17 @@ def parse_smarthost(url: str, *, key: str = "smarthost", has_account: bool = Fal
         raise ConfigError(f"{key}: the port of '{redacted(url)}' is 0; {_EXAMPLE}")
     host = _host(parts.hostname or "", f"{key}: '{redacted(url)}'")
     return Smarthost(scheme, host, port or default_port, credentials)
+
+
+def _socket_path(path: str, key: str) -> str:
+    """The path of `lmtp:///path`; ConfigError where it is none that we can use."""
+    if path.endswith("/") or _NOT_IN_PATHS.search(path) or len(path.encode()) > _PATH_OCTETS:
+        raise ConfigError(
+            f"{key}: '{redacted(path)}' is no path of a socket that we can use: at most "
+            f"{_PATH_OCTETS} octets, no white space and none of |:%?#@; write for example "
+            "'lmtp:///run/dovecot/lmtp'"
+        )
+    return path
 
 
 def _preset(text: str, key: str) -> Preset | None:

@@ -27,6 +27,8 @@ def tls_for(
     """
     if route is None:
         return demanded or shape.tls
+    if route.is_socket:
+        return TlsPolicy.OFF
     account = credentials or route.credentials
     if route.tls is not None:
         if account and not is_loopback(route.host) and route.tls in _WEAK:

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay.model.address import normalize_domain
-from relay.model.errors import ConfigError
 from relay.model.units import parse_duration_s, parse_size_octets
 from relay.settings.presets import find_preset
 from relay.settings.sentinel import is_sentinel_url, parse_sentinel_url
@@ -103,12 +102,12 @@ def _url_reader(*schemes: str) -> Callable[[str], str]:
     return read
 
 
-_read_smarthost_url = _url_reader("smtp", "smtps")
+_read_smarthost_url = _url_reader("smtp", "smtps", "lmtp")
 
 
 def _read_smarthost(text: str) -> str:
-    if text.strip().lower().startswith("lmtp://"):
-        raise ConfigError("lmtp:// is not supported yet; use smtp:// or smtps://")
+    if text.strip().lower().startswith("lmtp:///"):
+        return text.strip()
     return text if find_preset(text) is not None else _read_smarthost_url(text)
 
 
@@ -159,8 +158,8 @@ KINDS: dict[str, Kind] = {
     "domain": Kind(_read_domain, 'a domain such as "example.org"'),
     "smarthost": Kind(
         _read_smarthost,
-        'a URL such as "smtp://host:587" or "smtps://user:password@host:465", or a name such as '
-        '"gmail"',
+        'a URL such as "smtp://host:587", "smtps://user:password@host:465" or "lmtp:///socket", '
+        'or a name such as "gmail"',
         shown=redacted,
     ),
 }

@@ -74,8 +74,8 @@ def find_preset(text: str) -> Preset | None:
         hint = did_you_mean(name, _by_name())
         shown = f"'{name}'" if hint else "the value"  # what is near no name may be a secret
         raise ConfigError(
-            f"{shown} begins with neither smtp:// nor smtps://, and is no well-known smarthost"
-            f"{hint}; `relay config smarthosts` lists them"
+            f"{shown} begins with neither smtp:// nor smtps:// nor lmtp://, and is no well-known "
+            f"smarthost{hint}; `relay config smarthosts` lists them"
         )
     wants_region = _REGION in preset.host
     if wants_region and not region:

@@ -23,7 +23,7 @@ import msgspec
 from relay.model.errors import ConnectionLost, LocalProtocolError, RelayError, RemoteProtocolError
 from relay.model.reply import Reply
 from relay.smtp import command, sasl
-from relay.smtp.command import AUTH, EHLO, GREETING, HELO, MAIL, QUIT, STARTTLS, UNASKED
+from relay.smtp.command import AUTH, EHLO, GREETING, HELO, LHLO, MAIL, QUIT, STARTTLS, UNASKED
 from relay.smtp.content import BLOCK_OCTETS
 from relay.smtp.exchanges import Exchanges, Expected, Wire
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions, parse_extensions
@@ -40,19 +40,26 @@ class Client:
 
     `is_private`: the path carries passwords safely as it is (implicit TLS, or a loopback address).
     `block_octets` of content are encoded at a time; larger content goes by BDAT where it may.
+    `lmtp`: the peer speaks LMTP (RFC 2033): LHLO, and a reply to the content for each recipient.
     LocalProtocolError where `hello_name` cannot stand in EHLO.
     """
 
     def __init__(
-        self, hello_name: str, *, is_private: bool = False, block_octets: int = BLOCK_OCTETS
+        self,
+        hello_name: str,
+        *,
+        is_private: bool = False,
+        block_octets: int = BLOCK_OCTETS,
+        lmtp: bool = False,
     ) -> None:
-        self._ehlo = command.hello(EHLO, hello_name)
+        self._greet = LHLO if lmtp else EHLO
+        self._ehlo = command.hello(self._greet, hello_name)
         self._helo = command.hello(HELO, hello_name)
         self._is_private = is_private
         self._reader = ReplyReader()
         self._wire = Wire()
         self._events: deque[Event] = deque()
-        self._exchanges = Exchanges(self._wire, self._events, block_octets)
+        self._exchanges = Exchanges(self._wire, self._events, block_octets, lmtp=lmtp)
         self._mechanism: sasl.Mechanism | None = None
         self._auth_problem = ""
         self._broken: RelayError | None = None
@@ -142,8 +149,8 @@ class Client:
         return self._wire.take()
 
     def hello(self) -> None:
-        """Say EHLO; where it is unknown, HELO follows by itself."""
-        self._say(EHLO, self._ehlo)
+        """Say EHLO; where it is unknown, HELO follows by itself. In LMTP it is LHLO alone."""
+        self._say(self._greet, self._ehlo)
 
     def starttls(self) -> None:
         """Say STARTTLS, offered or not; after its 2yz do the handshake, then `handshake_done`."""
@@ -249,7 +256,7 @@ class Client:
         if verb == AUTH:
             self._hear_auth(reply)
             return
-        if verb in (EHLO, HELO) and not self._hear_hello(verb, reply):
+        if verb in (EHLO, HELO, LHLO) and not self._hear_hello(verb, reply):
             return
         if state is State.HANDSHAKE:
             self.extensions = NO_EXTENSIONS
@@ -262,7 +269,7 @@ class Client:
         """Take what the peer offers; False where HELO is tried instead."""
         if reply.is_positive:
             self.server_name = reply.lines[0].partition(" ")[0]
-            self.extensions = parse_extensions(reply) if verb == EHLO else NO_EXTENSIONS
+            self.extensions = NO_EXTENSIONS if verb == HELO else parse_extensions(reply)
         elif verb == EHLO and reply.code in EHLO_UNKNOWN:
             self.state = State.GREETED
             self._say(HELO, self._helo)

@@ -23,6 +23,7 @@ from relay.model.errors import LocalProtocolError
 GREETING: Final = "greeting"
 EHLO: Final = "EHLO"
 HELO: Final = "HELO"
+LHLO: Final = "LHLO"
 STARTTLS: Final = "STARTTLS"
 AUTH: Final = "AUTH"
 MAIL: Final = "MAIL"

@@ -9,6 +9,8 @@ Rules of this file:
   no connection, nobody accepted costs no content. Smaller content has as many round trips by DATA.
 - An exchange ends in `Finished` exactly once, or never when the connection breaks before.
 - An enquiry ends with the reply to its last RCPT: no DATA, no content, no dot.
+- In LMTP the content has a reply for each accepted recipient; an exchange ends with the last one,
+  and nothing goes by BDAT.
 - RSET comes before MAIL whenever the exchange before was not ended by an accepted dot, and behind
   the last chunk, whose reply is not known yet (RFC 3030 §2: a failed BDAT demands RSET).
 """
@@ -67,7 +69,15 @@ class Wire:
 class Exchanges:
     """The queue of exchanges of one connection."""
 
-    def __init__(self, wire: Wire, events: deque[Event], block_octets: int = BLOCK_OCTETS) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        events: deque[Event],
+        block_octets: int = BLOCK_OCTETS,
+        *,
+        lmtp: bool = False,
+    ) -> None:
+        self._is_lmtp = lmtp
         self._wire = wire
         self._events = events
         self._queue: deque[Exchange] = deque()
@@ -103,7 +113,9 @@ class Exchanges:
             raise LocalProtocolError("a transaction without recipients")
         refusal = _local_refusal(transaction, extensions)
         is_large = len(transaction.content) > self._block_octets
-        is_chunked = is_large and extensions.chunking and extensions.pipelining
+        is_chunked = (
+            is_large and extensions.chunking and extensions.pipelining and not self._is_lmtp
+        )
         lines = _envelope(transaction, extensions)
         if is_chunked or transaction.is_enquiry:
             del lines[-1]
@@ -129,8 +141,20 @@ class Exchanges:
         self._encoder = ContentEncoder()
         self._sent_octets = 0
         self._chunks_owed = 0
-        if not exchange.is_chunked:
+        if self._is_lmtp:
+            self._expect_finals(exchange)
+        elif not exchange.is_chunked:
             self._wire.say(b"", (END_OF_DATA, exchange, 0))
+
+    def _expect_finals(self, exchange: Exchange) -> None:
+        """LMTP: the content is answered once for each accepted recipient (RFC 2033 §4.2)."""
+        exchange.finals = [None] * len(exchange.recipients)
+        accepted = [
+            index
+            for index, reply in enumerate(exchange.recipients)
+            if reply is not None and reply.is_positive
+        ]
+        self._wire.say(b"", *[(END_OF_DATA, exchange, index) for index in accepted])
 
     def send_block(self) -> None:
         """Queue the next block of the content being sent, if any; the last carries the dot."""
@@ -241,6 +265,8 @@ class Exchanges:
 
     def _send_lone_dot(self, exchange: Exchange) -> None:
         """End a message that no recipient gets (RFC 2920 §3.1); its reply delivers nothing."""
+        if self._is_lmtp:  # nobody's reply would come
+            raise RemoteProtocolError("354 in LMTP though no recipient was accepted")
         self._wire.say(command.LONE_DOT, (END_OF_DATA, exchange, _LONE))
         exchange.stage = Stage.DOT_SENT
 
@@ -248,6 +274,10 @@ class Exchanges:
         if index == _LONE:
             self._finish(exchange, is_clean=True)
         elif exchange.stage is Stage.DOT_SENT:
+            if exchange.finals:
+                exchange.finals[index] = reply
+                if sum(final is not None for final in exchange.finals) < exchange.accepted:
+                    return
             exchange.final = reply
             self._finish(exchange, is_clean=reply.is_positive)
         elif reply.is_positive:

@@ -32,7 +32,8 @@ _PRINTABLE = bytes(
 )
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:\s+|$)")
 #: Commands whose replies carry no enhanced code (RFC 2034 §4): a version number may stand there.
-_WITHOUT_ENHANCED = frozenset(("greeting", "EHLO", "HELO"))
+_WITHOUT_ENHANCED = frozenset(("greeting", "EHLO", "HELO", "LHLO"))
+_OFFERING = frozenset(("EHLO", "LHLO"))
 _MEMO_ENTRIES = 512
 _MEMO_LINE_OCTETS = 100
 
@@ -111,7 +112,7 @@ class ReplyReader:
         self._reply_octets += len(text) + 6
         if self._reply_octets > REPLY_OCTETS:
             self._fail(f"reply longer than {REPLY_OCTETS} octets")
-        limit = OFFERS_OCTETS if command == "EHLO" else TEXT_OCTETS
+        limit = OFFERS_OCTETS if command in _OFFERING else TEXT_OCTETS
         room = limit - self._text_octets
         if room > 0:
             self._lines.append(text[:room])

@@ -19,6 +19,7 @@ from relay.smtp.command import (
     END_OF_DATA,
     GREETING,
     HELO,
+    LHLO,
     MAIL,
     QUIT,
     RCPT,
@@ -60,7 +61,12 @@ class State(Enum):
 #: What may be said in a state, and the state after saying it.
 SAYS: dict[State, dict[str, State]] = {
     State.CONNECTED: {},
-    State.GREETED: {EHLO: State.HELLO, HELO: State.HELLO, QUIT: State.LEAVING},
+    State.GREETED: {
+        EHLO: State.HELLO,
+        HELO: State.HELLO,
+        LHLO: State.HELLO,
+        QUIT: State.LEAVING,
+    },
     State.HELLO: {},
     State.READY: {
         STARTTLS: State.STARTTLS,
@@ -82,6 +88,7 @@ HEARS: dict[str, dict[int, State]] = {
     GREETING: {2: State.GREETED, 4: State.REFUSED, 5: State.REFUSED},
     EHLO: {2: State.READY, 4: State.REFUSED, 5: State.REFUSED},
     HELO: {2: State.READY, 4: State.REFUSED, 5: State.REFUSED},
+    LHLO: {2: State.READY, 4: State.REFUSED, 5: State.REFUSED},
     STARTTLS: {2: State.HANDSHAKE, 4: State.READY, 5: State.READY},
     AUTH: {2: State.READY, 3: State.AUTH, 4: State.READY, 5: State.READY},
     RSET: {2: State.TRANSACTION, 4: State.TRANSACTION, 5: State.TRANSACTION},

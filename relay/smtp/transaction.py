@@ -46,6 +46,8 @@ class Exchange(msgspec.Struct, eq=False):
     `is_local`: `mail` is our own judgement, the peer was not asked. `lines` are the commands of
     the envelope: MAIL, one RCPT a recipient, DATA. `is_chunked`: the content goes by BDAT, so there
     is no DATA and no `data`; `dot_sent` then means the last chunk.
+    `finals[i]`, in LMTP only, is what became of the content for recipient i (RFC 2033 §4.2); then
+    `final` is there once all of them are answered, or where the content was refused before its end.
     """
 
     transaction: Transaction
@@ -59,6 +61,7 @@ class Exchange(msgspec.Struct, eq=False):
     is_chunked: bool = False
     dot_sent: bool = False
     accepted: int = 0
+    finals: list[Reply | None] = []
 
 
 class Answered(msgspec.Struct, frozen=True):

@@ -85,7 +85,10 @@ def exchange_lines(exchange: Exchange) -> list[str]:
     elif exchange.data is not None and exchange.data.is_intermediate and exchange.accepted:
         dot = "and the final dot" if exchange.dot_sent else "begun, no final dot"
         lines.append(f"> [{octets} octets of content {dot}]")
-    if exchange.final is not None:
+    if any(exchange.finals):
+        for answer in filter(None, exchange.finals):
+            lines.extend(reply_lines(answer))
+    elif exchange.final is not None:
         lines.extend(reply_lines(exchange.final))
     return lines
 

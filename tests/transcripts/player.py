@@ -49,11 +49,14 @@ class Talker:
         credentials: Credentials | None = None,
         mechanism: Mechanism | None = None,
         is_private: bool = False,
+        lmtp: bool = False,
         pipelines_next: bool = False,
         block_octets: int = BLOCK_OCTETS,
         quits: bool = True,
     ) -> None:
-        self.client = Client("relay.test", is_private=is_private, block_octets=block_octets)
+        self.client = Client(
+            "relay.test", is_private=is_private, block_octets=block_octets, lmtp=lmtp
+        )
         self.transactions = list(transactions)
         self.starttls = starttls
         self.credentials = credentials
@@ -104,7 +107,7 @@ class Talker:
             self.client.hello()
         elif reply.command == "STARTTLS" and reply.is_positive:
             pass  # the script says when
-        elif reply.command in ("greeting", "EHLO", "HELO") and not reply.is_positive:
+        elif reply.command in ("greeting", "EHLO", "HELO", "LHLO") and not reply.is_positive:
             self._quit()
         elif self.starttls:
             self.starttls = False

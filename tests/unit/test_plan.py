@@ -226,6 +226,24 @@ async def test_smarthost_on_this_machine_needs_no_dns(
     assert dns_server.asked == []
 
 
+async def test_socket_needs_no_dns_and_no_address(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    for settings in (LIVE, SINK):
+        delivery = Delivery(
+            mode=settings.delivery.mode,
+            source_address="2607:f8b0::2",
+            smarthost="lmtp:///run/dovecot/lmtp",
+        )
+        by_socket = msgspec.structs.replace(settings, delivery=delivery)
+        plan = await planned("[lmtp-run-dovecot-lmtp]", resolver, by_socket)
+        [endpoint] = plan.endpoints
+        assert (endpoint.host, endpoint.address) == ("/run/dovecot/lmtp", "/run/dovecot/lmtp")
+        assert endpoint.lmtp and not endpoint.implicit_tls
+        assert plan.dialogue.tls is TlsPolicy.OFF
+    assert dns_server.asked == []
+
+
 async def test_smarthost_that_is_ourselves_waits(resolver: Resolver) -> None:
     delivery = Delivery(mode=Mode.LIVE, smarthost="smtp://127.0.0.1:2525")
     settings = Settings(dns=QUICK, delivery=delivery)

@@ -56,6 +56,7 @@ class Answers(msgspec.Struct):
     broken: Exception | None = None
     dot_sent: bool = True
     is_local: bool = False
+    finals: tuple[Reply | None, ...] = ()
 
 
 def summary(verdict: Verdict) -> tuple[str, str, str]:

@@ -38,6 +38,9 @@ HUB = "smtp://hub.example:2525"
             "smtp://u:p@q@hub.example",
             Smarthost("smtp", "hub.example", 587, Credentials("u", "p@q")),
         ),
+        ("lmtp://hub.example", Smarthost("lmtp", "hub.example", 24)),
+        ("LMTP://[::1]:2003", Smarthost("lmtp", "::1", 2003)),
+        ("lmtp:///run/dovecot/lmtp", Smarthost("lmtp", "/run/dovecot/lmtp", 0)),
         ("smtp://bücher.example", Smarthost("smtp", "xn--bcher-kva.example", 25)),
     ],
 )
@@ -50,8 +53,12 @@ def test_smarthost_url_is_read(url: str, smarthost: Smarthost) -> None:
     [
         ("hub.example:25", "begins with neither smtp:// nor smtps://"),
         ("http://hub.example", "begins with neither smtp://"),
-        ("lmtp://hub.example", r"lmtp:// is not supported yet; use smtp:// or smtps://"),
-        ("LMTP://u:secret@hub.example:24", "is not supported yet"),
+        ("lmtp://hub.example/inbox", "something after the port"),
+        ("LMTP://u:secret@hub.example:x", "host or port"),
+        ("lmtp:///run/dovecot/", "is no path of a socket"),
+        ("lmtp:///run/dove cot", "is no path of a socket"),
+        ("lmtp:///run/a|b", "is no path of a socket"),
+        (f"lmtp:///run/{'x' * 103}", "at most 107 octets"),
         ("smtp://", "names no host"),
         ("smtp://:25", "names no host"),
         ("smtp://hub.example:0", "is 0"),
@@ -150,13 +157,17 @@ def test_domains_of_one_smarthost_share_a_destination() -> None:
             "",
             r"routes\[1\].domain: 'a..b' has an empty label",
         ),
-        ([Route(domain="x.example", smarthost="hub")], "", r"routes\[1\].smarthost: 'hub' begins"),
+        (
+            [Route(domain="x.example", smarthost="hub")],
+            "",
+            r"\[1\].smarthost: the value begins",
+        ),
         ([Route(domain="x.example", name="a b", smarthost=HUB)], "", r"routes\[1\].name: 'a b'"),
         ([Route(domain="x.example", name="a")], "", "own MX has no name"),
         ([Route(domain="x.example")] * 2, "", r"routes\[2\].domain: 'x.example' stands in an"),
         ([Route(domain="*", smarthost=HUB)] * 2, "", "stands in an earlier route"),
         ([Route(domain="*", smarthost=HUB)], HUB, "delivery.smarthost: .* remove one of them"),
-        ([], "hub", "delivery.smarthost: 'hub' begins"),
+        ([], "hub", "delivery.smarthost: the value begins"),
         (
             [
                 Route(domain="a.example", name="n", smarthost=HUB),
@@ -188,6 +199,17 @@ def test_fault_of_a_route_is_named_by_its_key(
 def demand(url: str, tls: TlsPolicy | None = None, shape: Shape | None = None) -> TlsPolicy:
     routes = table(Route(domain="*", name="n", smarthost=url, tls=tls))
     return tls_for(routes.route("[n]"), shape or Shape())
+
+
+def test_socket_has_a_route_of_its_own_name_and_no_tls() -> None:
+    routes = table(Route(domain="*", smarthost="lmtp:///run/dovecot/lmtp"))
+    route = routes.route(routes.destination_for("a.example"))
+    assert route is not None and route.is_socket
+    assert (route.destination, route.scheme) == ("[lmtp-run-dovecot-lmtp]", "lmtp")
+    assert tls_for(route, Shape(tls=TlsPolicy.VERIFIED)) is TlsPolicy.OFF
+    assert demand("lmtp://hub.example") is TlsPolicy.OPPORTUNISTIC
+    with pytest.raises(ConfigError, match="a socket of this machine has no TLS"):
+        table(Route(domain="*", smarthost="lmtp:///run/lmtp", tls=TlsPolicy.REQUIRED))
 
 
 def test_credentials_demand_tls_and_nothing_else_does_by_itself() -> None:

@@ -123,14 +123,11 @@ def test_settings_secret_behind_a_lost_quotation_mark_never_shows(tmp_path: Path
     assert "a text of several lines does not fit" in fault(tmp_path, text)
 
 
-def test_settings_smarthost_over_lmtp_is_refused_when_it_is_read(tmp_path: Path) -> None:
-    sentence = "lmtp:// is not supported yet; use smtp:// or smtps://"
-    url = "lmtp://u:hunter2@host"
-    assert variable_fault(RELAY_DELIVERY_SMARTHOST=url) == (
-        f"RELAY_DELIVERY_SMARTHOST: delivery.smarthost: {sentence}"
-    )
-    text = f'[[routes]]\ndomain = "*"\nsmarthost = "{url}"\n'
-    assert fault(tmp_path, text).endswith(f"smarthost: {sentence}")
+def test_settings_smarthost_may_be_an_lmtp_host_or_socket(tmp_path: Path) -> None:
+    for url in ("lmtp://u:hunter2@host", "lmtp:///run/dovecot/lmtp"):
+        path = tmp_path / "relay.toml"
+        path.write_text(f'[delivery]\nsmarthost = "{url}"\n')
+        assert load(path, environ={}).settings.delivery.smarthost == url
 
 
 @pytest.mark.parametrize(
