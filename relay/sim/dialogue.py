@@ -19,6 +19,7 @@ from relay.sim.envelope import (
     RCPT_ARGUMENT,
     parameters_objection,
     path_objection,
+    recipient_objection,
 )
 from relay.sim.keywords import Script, recipient_script
 from relay.sim.receipts import Peer, Refusal, Transaction
@@ -195,6 +196,8 @@ class Dialogue:
             kept.append(" ".join(("AUTH", *self._auth.offered)))
         if self._script.offers_chunking:
             kept.append("CHUNKING")
+        if self._script.offers_dsn:
+            kept.append("DSN")
         if self._script.announces_limits:
             kept.append(" ".join(("LIMITS", *self._script.limits)))
         return tuple(kept)
@@ -302,19 +305,28 @@ class Dialogue:
         if transaction is None:
             self._send(_BAD_SEQUENCE)
             return
-        if match is None or match[2]:
-            syntax = "501 5.5.4 Syntax: RCPT TO:<forward-path>"
-            self._send(syntax if match is None else "555 5.5.4 Parameter not supported")
+        if match is None:
+            self._send("501 5.5.4 Syntax: RCPT TO:<forward-path>")
+            return
+        parameters = (match[2] or b"").decode("utf-8", "replace")
+        objection = recipient_objection(parameters, self._script)
+        if objection:
+            self._send(objection)
             return
         path = match[1].decode("utf-8", "replace")
         script = recipient_script(path)
-        act = partial(self._recipient, transaction, path, script)
+        act = partial(self._recipient, transaction, (path, parameters), script)
         scripts = ((path, script),) if script is not None else ()
         self._connection.perform(Command.RCPT, act, paths=(path,), scripts=scripts)
 
     def _recipient(
-        self, transaction: Transaction, path: str, script: Script | None, reply: str | None
+        self,
+        transaction: Transaction,
+        argument: tuple[str, str],
+        script: Script | None,
+        reply: str | None,
     ) -> None:
+        path, parameters = argument
         limit = self._script.recipients_per_transaction
         if reply is None:
             reply = path_objection(path.encode(), "5.1.3") or None
@@ -330,6 +342,7 @@ class Dialogue:
             reply = "553 5.6.7 Address needs SMTPUTF8"
         if reply is None or reply.startswith("2"):
             transaction.forward_paths.append(path)
+            transaction.recipient_parameters.append(parameters)
             if script is not None:
                 self._scripts.append((path, script))
         else:

@@ -2,6 +2,7 @@
 
 import re
 
+from relay.model.dsn import FULL, HEADERS, is_envid, is_orcpt, notify_letters
 from relay.sim.hosts import HostScript
 from relay.sim.receipts import Transaction
 
@@ -31,6 +32,8 @@ def parameters_objection(transaction: Transaction, script: HostScript) -> str:
                 return "552 5.3.4 Message too large"
         elif key == "BODY" and value in ("7BIT", "8BITMIME") and "8BITMIME" not in script.hidden:
             transaction.is_8bit = value == "8BITMIME"
+        elif script.offers_dsn and _is_of_dsn(key, parameter.partition("=")[2]):
+            continue
         elif key == "SMTPUTF8" and not value and key not in script.hidden:
             is_utf8 = True
         elif key != "AUTH" or not script.requires_auth:
@@ -38,4 +41,24 @@ def parameters_objection(transaction: Transaction, script: HostScript) -> str:
     if not is_utf8 and not transaction.reverse_path.isascii():
         return "553 5.6.7 Address needs SMTPUTF8"
     transaction.is_8bit |= is_utf8
+    return ""
+
+
+def _is_of_dsn(key: str, value: str) -> bool:
+    return value.upper() in (FULL, HEADERS) if key == "RET" else key == "ENVID" and is_envid(value)
+
+
+def recipient_objection(parameters: str, script: HostScript) -> str:
+    """The reply that refuses a parameter of RCPT, else empty: NOTIFY and ORCPT of RFC 3461."""
+    for parameter in parameters.split():
+        key, _, value = parameter.partition("=")
+        if key.upper() == "NOTIFY" and script.offers_dsn:
+            try:
+                notify_letters(value)
+            except ValueError:
+                return "501 5.5.4 Bad NOTIFY"
+        elif key.upper() != "ORCPT" or not script.offers_dsn:
+            return "555 5.5.4 Parameter not supported"
+        elif not is_orcpt(value):
+            return "501 5.5.4 Bad ORCPT"
     return ""

@@ -50,6 +50,7 @@ class HostScript(msgspec.Struct, frozen=True):
     announces_limits: bool = False
     offers_chunking: bool = False
     takes_chunks: bool = False
+    offers_dsn: bool = False
     domains_per_connection: int = 0
     effects: tuple[Likely, ...] = ()
 
@@ -132,6 +133,7 @@ def host_script(name: str) -> HostScript:
         announces_limits="announced" in words,
         offers_chunking="chunking" in words or "badchunking" in words,
         takes_chunks="chunking" in words,
+        offers_dsn="dsn" in words,
         domains_per_connection=number("domains"),
         effects=_effects(words),
     )

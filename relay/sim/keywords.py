@@ -156,6 +156,7 @@ DOMAINS: dict[str, tuple[float | None, str]] = {
     "noenhanced": (None, "no enhanced status codes"),
     "chunking": (None, "offers CHUNKING and takes BDAT (RFC 3030)"),
     "badchunking": (None, "offers CHUNKING and does not know BDAT"),
+    "dsn": (None, "offers DSN (RFC 3461); receipts show what was asked"),
     "size": (10_000.0, "SIZE limit of n octets"),
     "smarthost": (None, "offers AUTH by every mechanism and requires it before MAIL"),
     "badday": (None, "profile bad-day: a large provider on a bad day"),

@@ -60,6 +60,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     forward_paths: tuple[str, ...]
     refused: tuple[Refusal, ...]
     mail_parameters: str
+    recipient_parameters: tuple[str, ...]
     reply: str
     is_accepted: bool
     size: int
@@ -144,6 +145,7 @@ class Transaction(msgspec.Struct):
     is_8bit: bool = False
     forward_paths: list[str] = []
     refused: list[Refusal] = []
+    recipient_parameters: list[str] = []
 
 
 class Mailbox:
@@ -185,6 +187,7 @@ class Mailbox:
             forward_paths=tuple(transaction.forward_paths),
             refused=tuple(transaction.refused),
             mail_parameters=transaction.mail_parameters,
+            recipient_parameters=tuple(transaction.recipient_parameters),
             reply=reply,
             is_accepted=is_accepted,
             size=len(content),

@@ -1,4 +1,4 @@
-"""Mail by SMTP that asks for reports, to hosts that know nothing of DSN: we write them."""
+"""Mail by SMTP that asks for reports: hosts that offer DSN are told, for others we write them."""
 
 import email
 import email.policy
@@ -18,6 +18,7 @@ async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: St
         "reject+a@shop.test": "NOTIFY=SUCCESS,FAILURE",
         "reject+b@shop.test": "NOTIFY=NEVER",
         "reject+c@shop.test": "NOTIFY=SUCCESS",
+        "cai@dsn.test": "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Cai@old.test",
     }
     with smtplib.SMTP("127.0.0.1", system.start_smtpd(), timeout=20) as client:
         client.ehlo("me.test")
@@ -27,7 +28,7 @@ async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: St
             assert client.rcpt(address, parameters.split())[0] == 250
         assert client.data(BODY)[0] == 250
     await system.until_event("recipient.failed", 3)
-    await system.until_event("recipient.delivered", 4)
+    await system.until_event("recipient.delivered", 5)
 
     seen = system.sink.receipts(recipient="me@home.test", at_least=2)
     reports = {}
@@ -49,4 +50,35 @@ async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: St
     failed, kind = reports["rfc822; reject+a@shop.test"]
     assert (failed["Action"], kind) == ("failed", "message/rfc822")
     assert failed["Status"].startswith("5.")
-    assert system.sink.counts() == {"ann@shop.test": 1, "bob@shop.test": 1, "me@home.test": 2}
+    assert system.sink.counts() == {
+        "ann@shop.test": 1,
+        "bob@shop.test": 1,
+        "cai@dsn.test": 1,
+        "me@home.test": 2,
+    }
+    (passed_on,) = system.sink.receipts(recipient="cai@dsn.test")
+    assert passed_on.mail_parameters.split()[-2:] == ["RET=FULL", "ENVID=QQ+2B17"]
+    assert passed_on.recipient_parameters == (asked["cai@dsn.test"],)
+
+
+async def test_sender_beyond_ascii_gets_a_report_in_utf8(start: Start) -> None:
+    system = await start()
+    address = "reject+jörg@shop.test"
+    with smtplib.SMTP("127.0.0.1", system.start_smtpd(), timeout=20) as client:
+        client.ehlo("me.test")
+        assert client.mail("müller@home.test", ["SMTPUTF8", "BODY=8BITMIME"])[0] == 250
+        assert client.rcpt(address, ["ORCPT=utf-8;j\\x{F6}rg@old.test"])[0] == 250
+        assert client.data("Subject: grüße\r\n\r\nbody\r\n".encode())[0] == 250
+    (receipt,) = system.sink.receipts(recipient="müller@home.test", at_least=1)
+    assert receipt.reverse_path == "" and receipt.flags == ()
+    assert "SMTPUTF8" in receipt.mail_parameters
+    content = system.sink.content(receipt.number)
+    for line in (
+        "To: müller@home.test",
+        "Content-Type: message/global-delivery-status",
+        f"Final-Recipient: utf-8; {address}",
+        "Original-Recipient: utf-8; jörg@old.test",
+        "Content-Type: message/global-headers",
+        "Subject: grüße",
+    ):
+        assert f"\r\n{line}\r\n".encode() in content

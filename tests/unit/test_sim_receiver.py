@@ -50,6 +50,31 @@ async def test_receiver_answers_without_enhanced_codes_where_it_offers_none(sink
         assert await peer.say("MAIL FROM:<a@b.test>") == "250 Sender ok"
 
 
+async def test_receiver_with_dsn_records_what_was_asked(sink):
+    async with Dialogue(sink, "mx1.dsn.test") as peer:
+        assert "DSN" in await peer.hello()
+        assert (await peer.say("MAIL FROM:<a@b.test> RET=ALL"))[:3] == "555"
+        assert (await peer.say("MAIL FROM:<a@b.test> RET=FULL ENVID=a+2Bb"))[:3] == "250"
+        assert (await peer.say("RCPT TO:<x@dsn.test> NOTIFY=NEVER,DELAY"))[:3] == "501"
+        assert (await peer.say("RCPT TO:<x@dsn.test> ORCPT=x"))[:3] == "501"
+        assert (await peer.say("RCPT TO:<x@dsn.test> XTRA"))[:3] == "555"
+        for argument in ("<x@dsn.test>", "<y@dsn.test> NOTIFY=DELAY ORCPT=rfc822;y@old.test"):
+            assert (await peer.say(f"RCPT TO:{argument}"))[:3] == "250"
+        await peer.say("DATA")
+        assert (await peer.say("Subject: x\r\n\r\nhi\r\n."))[:3] == "250"
+    (receipt,) = sink.mailbox.receipts()
+    assert receipt.mail_parameters == "RET=FULL ENVID=a+2Bb"
+    assert receipt.recipient_parameters == ("", "NOTIFY=DELAY ORCPT=rfc822;y@old.test")
+
+
+async def test_receiver_without_dsn_takes_no_parameter_of_it(sink):
+    async with Dialogue(sink, "mx1.a.test") as peer:
+        assert "DSN" not in await peer.hello()
+        assert (await peer.say("MAIL FROM:<a@b.test> RET=FULL"))[:3] == "555"
+        await peer.say("MAIL FROM:<a@b.test>")
+        assert (await peer.say("RCPT TO:<x@a.test> NOTIFY=NEVER"))[:3] == "555"
+
+
 async def test_receiver_records_a_transaction(sink):
     async with Dialogue(sink, "mx1.a.test") as peer:
         await peer.hello()
