@@ -34,13 +34,17 @@ Submit = Callable[[Draft], Awaitable[Receipt]]
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What all sessions of a listener share."""
+    """What all sessions of a listener share.
+
+    With `refusal_of` anybody may send, to the addresses that it does not refuse.
+    """
 
     settings: Settings
     gate: Gate
     submit: Submit
     hostname: str
     tls_context: ssl.SSLContext | None = None
+    refusal_of: Callable[[Address], str] | None = None
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -122,7 +126,8 @@ class Transaction:
             if isinstance(said, str):
                 return said
             asked = said
-        if not self._around.gate.may_relay(self._client.address):
+        refusal_of = self._around.refusal_of
+        if refusal_of is None and not self._around.gate.may_relay(self._client.address):
             return "554 5.7.1 Relay access denied"
         refusal = charset_fault(given, uses_smtputf8=self._uses_smtputf8)
         if refusal:
@@ -133,9 +138,12 @@ class Transaction:
         if path.lower() == "postmaster":  # RFC 5321 §4.5.1
             path = f"{path}@{self._around.hostname}"
         try:
-            self._forward_paths.append(parse_address(path))
+            address = parse_address(path)
         except SubmissionRefused as refused:
             return f"553 5.1.3 {refused.findings[0].message}"
+        if refusal_of is not None and (refusal := refusal_of(address)):
+            return refusal
+        self._forward_paths.append(address)
         if asked is not NOTHING_ASKED:
             self._asked[len(self._forward_paths) - 1] = asked
         return RECIPIENT_OK
@@ -165,14 +173,15 @@ class Transaction:
             max_recipients=self._limits.max_recipients,
         )
         receipt = await self._around.submit(draft)
-        _log.info(
-            "message.accepted",
-            queue_id=receipt.id,
-            message_id=receipt.message_id,
-            ingress="smtp",
-            remote=self._client.address,
-            reverse_path=str(self._reverse_path or ""),
-            recipients=receipt.accepted,
-            size_octets=len(draft.content),
-        )
+        if receipt.recipients:
+            _log.info(
+                "message.accepted",
+                queue_id=receipt.id,
+                message_id=receipt.message_id,
+                ingress="smtp",
+                remote=self._client.address,
+                reverse_path=str(self._reverse_path or ""),
+                recipients=receipt.accepted,
+                size_octets=len(draft.content),
+            )
         return b"250 2.0.0 OK queued as %s\r\n" % receipt.id.encode()

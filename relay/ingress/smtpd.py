@@ -10,7 +10,10 @@ import ssl
 
 import uvloop
 
+from relay.delivery.directory import load_rule_files
+from relay.delivery.intake.matching import Telling
 from relay.ingress.gate import Gate
+from relay.ingress.intake import Intake
 from relay.ingress.prefork import run_processes
 from relay.ingress.smtp_session import SubmissionSession
 from relay.ingress.smtp_transaction import Surroundings
@@ -20,6 +23,7 @@ from relay.model.errors import ConfigError
 from relay.policy.route import RouteTable
 from relay.settings.kinds import parse_listen
 from relay.settings.schema import Settings
+from relay.store.incoming import Told, tell
 from relay.telemetry.log import get_logger
 from relay.telemetry.meter import Meter
 
@@ -29,7 +33,10 @@ _BACKLOG = 1024
 
 
 class Listener:
-    """Listens on all of `smtp.listen`; `shares_port` lets several processes do so."""
+    """Listens on all of `smtp.listen`; `shares_port` lets several processes do so.
+
+    With `intake` it listens on `intake.listen` instead, and takes reports only.
+    """
 
     def __init__(
         self,
@@ -39,8 +46,10 @@ class Listener:
         shares_port: bool = False,
         tls_context: ssl.SSLContext | None = None,
         meter: Meter | None = None,
+        intake: Intake | None = None,
     ) -> None:
-        self._settings = settings
+        self._section = "intake" if intake is not None else "smtp"
+        self._listen = settings.intake.listen if intake is not None else settings.smtp.listen
         self._shares_port = shares_port
         self._servers: list[asyncio.Server] = []
         self._sessions: set[SubmissionSession] = set()
@@ -49,9 +58,10 @@ class Listener:
         self._around = Surroundings(
             settings=settings,
             gate=Gate(settings.smtp),
-            submit=submitter.submit,
+            submit=intake.take if intake is not None else submitter.submit,
             hostname=submitter.hostname,
             tls_context=tls_context,
+            refusal_of=intake.refusal if intake is not None else None,
         )
 
     @property
@@ -65,7 +75,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         # aiosmtpd logs commands and, at DEBUG, bodies: its log is not ours.
         logging.getLogger("mail.log").setLevel(logging.ERROR)
-        for text in self._settings.smtp.listen:
+        for text in self._listen:
             where = parse_listen(text)
             try:
                 server = await loop.create_server(
@@ -78,7 +88,9 @@ class Listener:
             except OSError as error:
                 await self.stop(0)
                 reason = error.strerror or str(error)
-                raise ConfigError(f"smtp.listen: cannot listen on {text}: {reason}") from None
+                raise ConfigError(
+                    f"{self._section}.listen: cannot listen on {text}: {reason}"
+                ) from None
             self._servers.append(server)
 
     async def stop(self, grace_s: float = DRAIN_S) -> None:
@@ -103,16 +115,38 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     link = StoreLink(lambda meter: open_store(settings, "relay-smtpd", meter), role="smtpd")
-    listener = Listener(settings, link, shares_port=shares_port, meter=link.meter)
+    listeners = [Listener(settings, link, shares_port=shares_port, meter=link.meter)]
+    if settings.intake.listen:
+        intake = intake_of(settings, link)
+        listeners.append(Listener(settings, link, shares_port=shares_port, intake=intake))
     try:
         await link.start()
-        await listener.start()
+        for listener in listeners:
+            await listener.start()
         log.info("smtpd.started", listen=settings.smtp.listen, mode=settings.delivery.mode)
         await link.until(stopping)
         log.info("smtpd.stopping")
     finally:
-        await listener.stop(settings.up.drain)
+        await asyncio.gather(*(listener.stop(settings.up.drain) for listener in listeners))
         await link.close()
+
+
+def intake_of(settings: Settings, link: StoreLink) -> Intake:
+    """The bounce intake over this process's store; ConfigError where it could believe nobody."""
+    _, rules = load_rule_files(settings)
+
+    async def tell_store(telling: Telling, keep_s: float) -> Told:
+        return await tell(
+            link.store,
+            telling.queue_id,
+            telling.number,
+            event=telling.event,
+            address=telling.address,
+            keep_s=keep_s,
+            data=telling.data,
+        )
+
+    return Intake(settings, rules, tell_store, link.meter)
 
 
 def run(settings: Settings) -> None:
@@ -124,6 +158,6 @@ def run(settings: Settings) -> None:
         run_processes(
             count,
             lambda: uvloop.run(serve(settings, shares_port=True)),
-            ports=settings.smtp.listen,
+            ports=[*settings.smtp.listen, *settings.intake.listen],
             setting="smtp.listen",
         )

@@ -76,6 +76,7 @@ def _build(found: Found, tables: dict[str, tuple[Section, ...]]) -> Settings:
 def listens(settings: Settings) -> list[tuple[str, str]]:
     """Every address that relay listens on, with the name of its setting."""
     named = [("smtp.listen", address) for address in settings.smtp.listen]
+    named += [("intake.listen", address) for address in settings.intake.listen]
     named.append(("http.listen", settings.http.listen))
     sink = settings.sink
     named += [("sink.dns", sink.dns), ("sink.smtp", sink.smtp), ("sink.control", sink.control)]

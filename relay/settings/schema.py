@@ -231,6 +231,13 @@ class Smtp(Section, frozen=True):
     processes: PositiveCount = 1
 
 
+class Intake(Section, frozen=True):
+    """Where reports about our mail are taken: bounces, complaints."""
+
+    listen: tuple[Listen, ...] = ()
+    addresses: tuple[str, ...] = ()  # besides those with a token: for complaints
+
+
 class Http(Section, frozen=True):
     listen: Listen = "127.0.0.1:8425"
     keys: tuple[Secret, ...] = ()  # bearer keys; without any, only loopback is served
@@ -328,6 +335,7 @@ class Settings(Section, frozen=True):
     headers: Headers = Headers()
     senders: tuple[Sender, ...] = ()
     smtp: Smtp = Smtp()
+    intake: Intake = Intake()
     http: Http = Http()
     sink: Sink = Sink()
     timeouts: Timeouts = Timeouts()

@@ -22,6 +22,8 @@ _JUDGED = {
     "cancelled": ("permanent", "local"),
     "suppressed": ("permanent", "local"),
     "expired": ("permanent", "recipient"),
+    "bounced": ("permanent", "recipient"),
+    "complained": ("permanent", "recipient"),
     "delayed": ("transient", "recipient"),
     "uncertain": ("transient", "message"),
 }

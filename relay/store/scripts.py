@@ -39,6 +39,7 @@ NAMES = (
     "verb",
     "suspend",
     "meter",
+    "tell",
 )
 
 
@@ -70,7 +71,7 @@ def library(mode: str) -> tuple[str, str]:
 
 #: What must not be lost with a server, once it is answered: mail, outcomes, marks that are waited
 #: for, orders.
-_COPIED = frozenset(("accept", "commit", "settle", "mark", "deadline", "verb", "suspend"))
+_COPIED = frozenset(("accept", "commit", "settle", "mark", "deadline", "verb", "suspend", "tell"))
 
 
 class Scripts:

@@ -86,6 +86,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "throttled": Family(
         "relay_throttled", "How often a limit kept a session from mail.", ("limit", "provider")
     ),
+    "incoming": Family(
+        "relay_incoming_reports",
+        "Reports that came to the bounce intake.",
+        ("kind", "outcome"),
+    ),
     "lint": Family("relay_lint_findings", "Faults found in submitted messages.", ("id",)),
 }
 

@@ -173,6 +173,18 @@ CALLS: dict[str, Callable[[Work], Call]] = {
         {"process": "P", "number": 1, "live_ms": 9000, "info": "x", "counts": {"lint|x": 3}},
         (),
     ),
+    "tell": lambda w: (
+        "tell",
+        {
+            "id": ONE,
+            "only": 1,
+            "event": "recipient.bounced",
+            "address": "a@one.test",
+            "keep_ms": 9000,
+            "data": {"reason": "r", "text": "t"},
+        },
+        (),
+    ),
     "suspension_begins": lambda w: suspend_call("rule", **RULE),
     "suspension_ends": lambda w: suspend_call("over", id="RULE"),
     "suspension_is_followed": lambda w: suspend_call("follow"),
