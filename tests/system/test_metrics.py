@@ -21,6 +21,8 @@ async def samples(url: str) -> Samples:
         text = (await client.get(f"{url}/metrics")).text
     found: Samples = {}
     for family in text_string_to_metric_families(text):
+        if not family.samples:  # of what did not happen here
+            found.setdefault(family.name + "_total" * (family.type == "counter"), {})
         found.setdefault(family.name, {})
         for sample in family.samples:
             found.setdefault(sample.name, {})[_values(sample.labels)] = sample.value
