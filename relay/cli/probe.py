@@ -95,6 +95,20 @@ def _published(report: dict[str, Any]) -> Iterator[str]:
     if sts is not None:
         yield _line("MTA-STS", _mta_sts(sts))
         yield _line("TLS-RPT", report["tls_rpt"] or "none")
+    if report["mx"]:
+        yield from _dane(report["dane"])
+
+
+def _dane(dane: list[dict[str, Any]]) -> Iterator[str]:
+    label = "DANE"
+    for host in dane:
+        count = len(host["records"])
+        found = f"{count} TLSA record{'' if count == 1 else 's'}" if count else "unknown"
+        said = "heeded" if host["heeded"] else host["problem"]
+        yield _line(label, f"{host['host']}: {found}, {said}")
+        label = ""
+    if not dane:
+        yield _line(label, "none")
 
 
 def _mta_sts(sts: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from relay.delivery.directory import Directory
 from relay.delivery.plan import Plan, plan_for
 from relay.delivery.probe_report import (
     CertificateReport,
+    DaneReport,
     HostReport,
     LimitsReport,
     MxReport,
@@ -26,7 +27,7 @@ from relay.delivery.probe_report import (
     TlsReport,
     VerdictReport,
 )
-from relay.delivery.routing import Routed, Unroutable, resolve_destination
+from relay.delivery.routing import MxHost, Routed, Unroutable, resolve_destination
 from relay.delivery.session import Session, open_session
 from relay.delivery.values import Dialogue, Endpoint, SessionFailed, Transaction
 from relay.model.address import Address
@@ -36,6 +37,7 @@ from relay.net.certificate import read_certificate
 from relay.net.resolver import Resolver
 from relay.policy.classify import classify_loop, classify_session_failure, classify_transaction
 from relay.policy.mx import host_name
+from relay.policy.tls import Security
 from relay.settings.schema import Timeouts, TlsPolicy
 
 #: Nobody who waits before a terminal waits for minutes: seconds for a phase, and for all of it.
@@ -75,7 +77,12 @@ async def probe(domain: str, directory: Directory, enquiry: Enquiry | None = Non
         random=Random(),
         sts=directory.sts,
     )
-    plan = await _plan(routed, directory) if isinstance(routed, Routed) else routed
+    plan: Plan | Unroutable
+    if isinstance(routed, Routed):
+        report = msgspec.structs.replace(report, dane=await _dane(routed, directory))
+        plan = await _plan(routed, directory)
+    else:
+        plan = routed
     if isinstance(plan, Unroutable):
         return msgspec.structs.replace(report, problem=VerdictReport.of(plan.verdict))
     visits = _Visits(plan, directory)
@@ -141,6 +148,44 @@ async def _tls_rpt(domain: str, resolver: Resolver) -> str:
     fields = records[0].split(";")[1:] if len(records) == 1 else []
     rua = (field.strip().partition("=") for field in fields)
     return next((value.strip() for key, _, value in rua if key.strip() == "rua"), "")
+
+
+async def _dane(routed: Routed, directory: Directory) -> tuple[DaneReport, ...]:
+    """The hosts that have TLSA records, or whose records cannot be looked up."""
+    if routed.route:
+        return ()
+    hosts = routed.hosts[:HOSTS_SHOWN]
+    is_heeded = Security.parse(routed.lane.security).dane
+    found = await asyncio.gather(*(_tlsa(host, directory, heeded=is_heeded) for host in hosts))
+    return tuple(one for one in found if one.records or one.problem)
+
+
+async def _tlsa(host: MxHost, directory: Directory, *, heeded: bool) -> DaneReport:
+    """What is published for a host and port, believed or not."""
+    try:
+        records, authentic = await directory.resolver.published_tlsa(host.name, host.port)
+    except ResolverUnavailable as error:
+        return DaneReport(host=host.name, problem=str(error))
+    problem = ""
+    if records and not heeded:
+        problem = _why_unheeded(directory)
+    elif records and not authentic:
+        problem = "they are not authentic"
+    return DaneReport(
+        host=host.name,
+        records=records,
+        authentic=authentic,
+        heeded=bool(records) and not problem,
+        problem=problem,
+    )
+
+
+def _why_unheeded(directory: Directory) -> str:
+    if not directory.settings.tls.dane:
+        return "tls.dane is off"
+    if not directory.resolver.is_trusted:
+        return "no nameserver is believed to validate DNSSEC (dns.trust_ad)"
+    return "the MX records are not authentic, or a route says what TLS is demanded"
 
 
 async def _plan(routed: Routed, directory: Directory) -> Plan | Unroutable:
@@ -297,8 +342,9 @@ class _Visits:
 async def _problem_of_certificate(endpoint: Endpoint, dialogue: Dialogue) -> str:
     """Why a session that demands a verified certificate does not come about; empty: it does."""
     strict = msgspec.structs.replace(dialogue, tls=TlsPolicy.VERIFIED, credentials=None)
+    by_store = msgspec.structs.replace(endpoint, tls=None, tlsa=())
     try:
-        session = await open_session(endpoint, strict)
+        session = await open_session(by_store, strict)
     except SessionFailed as failed:
         return str(failed.cause or failed.reply or failed)[:200]
     await session.close()

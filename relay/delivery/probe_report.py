@@ -57,6 +57,16 @@ class StsReport(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class DaneReport(msgspec.Struct, frozen=True, kw_only=True):
+    """TLSA records of an MX host; `problem` says why they are not known, or not heeded."""
+
+    host: str
+    records: tuple[str, ...] = ()
+    authentic: bool = False
+    heeded: bool = False
+    problem: str = ""
+
+
 class LimitsReport(msgspec.Struct, frozen=True, kw_only=True):
     """What we allow ourselves towards the site; a rate of 0 is none."""
 
@@ -150,7 +160,8 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender of mail to the domain would meet now; no message was sent.
 
     `takes_mail`: a host is ready for it. `problem` is the verdict of mail that has nowhere to go.
-    `mta_sts`: null where policies are not asked for; `tls_rpt`: where the domain wants reports.
+    `mta_sts`: null where policies are not asked for; `tls_rpt`: where the domain wants reports;
+    `dane`: hosts that have TLSA records, or whose records cannot be looked up.
     """
 
     domain: str
@@ -160,6 +171,7 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     mx: tuple[MxReport, ...] = ()
     mta_sts: StsReport | None = None
     tls_rpt: str = ""
+    dane: tuple[DaneReport, ...] = ()
     problem: VerdictReport | None = None
     route: RouteReport | None = None
     hosts: tuple[HostReport, ...] = ()

@@ -153,10 +153,15 @@ class Resolver:
 
     async def tlsa(self, host: str, port: int) -> tuple[str, ...]:
         """The authentic TLSA records of a service, as `3 1 1 <hex>`; ResolverUnavailable."""
+        records, authentic = await self.published_tlsa(host, port)
+        return records if authentic else ()
+
+    async def published_tlsa(self, host: str, port: int) -> tuple[tuple[str, ...], bool]:
+        """All TLSA records of a service, and whether DNSSEC vouches; ResolverUnavailable."""
         answer = await self._answer(f"_{port}._tcp.{_host_name(host)}", RdataType.TLSA)
         if answer.status is Status.FAILED:
             raise ResolverUnavailable(answer.text)
-        return tuple(text for _, text in answer.records) if answer.authentic else ()
+        return tuple(text for _, text in answer.records), answer.authentic
 
     async def is_authentic(self, host: str) -> bool:
         """Whether DNSSEC vouches for all addresses of a host that are known."""

@@ -25,6 +25,7 @@ shop.test, in the simulated internet
                   20  mx2.shop.test  127.N
   MTA-STS      none
   TLS-RPT      none
+  DANE         none
   route        by MX, site mx1.shop.test~SITE
   we say       EHLO relay.example, TLS opportunistic
   limits       10 connections, 1.67/s new ones, 100/s messages, 100 messages on each, \
@@ -64,7 +65,8 @@ def steady(run: Run) -> str:
 
 async def test_probe_tells_the_road_of_a_domain_and_sends_nothing(tmp_path: Path) -> None:
     https = "127.0.0.1:{https_port}"
-    async with running_system(tmp_path, workers=0, RELAY_SINK_HTTPS=https) as system:
+    more = {"RELAY_SINK_HTTPS": https, "RELAY_TLS_DANE": "true"}
+    async with running_system(tmp_path, workers=0, **more) as system:
         api = f"http://127.0.0.1:{system.start_http()}"
         ask = ("--verify", "reject@shop.test", "--from", "me@relay.example")
         told = relay("probe", "shop.test", *ask, api=api)
@@ -86,6 +88,9 @@ async def test_probe_tells_the_road_of_a_domain_and_sends_nothing(tmp_path: Path
                 ("firstdead.test", 0, "1 of 2 addresses are ready"),
                 ("expiredcert.test", 0, "not verified: certificate not accepted"),
                 ("mtasts.test", 0, "MTA-STS      enforce, id "),
+                ("dane.test", 0, "mx1.dane.test: 1 TLSA record, heeded"),
+                ("danewrong.test", 75, "no TLSA record stands for the server's certificate"),
+                ("danefail.test", 75, "mx1.danefail.test: unknown, "),
             ):
                 found = (await client.post("/v1/probe", json={"domain": domain})).json()
                 assert exit_code_of(found) == code, found
