@@ -295,6 +295,7 @@ class Context:
             return
         messages = {load.message.queue_id: load.message for load in loads}
         signed = await signer.sign(list(messages.values()))
+        self.measures.signed(len(signed), len(messages))
         for load in loads:
             message = signed.get(load.message.queue_id)
             if message is not None:

@@ -51,6 +51,12 @@ class Measures:
             if verdict.reply is not None:
                 self._reply(verdict.reply, plan.provider or OTHER)
 
+    def signed(self, messages: int, of: int) -> None:
+        """So many of the messages of a claim have a signature, the others have no key."""
+        for number, label in ((messages, "yes"), (of - messages, "no")):
+            for _ in range(number):
+                self._meter.count("dkim", label)
+
     def refused(self, plan: Plan, limit: str) -> None:
         """A limit of ours, or a breaker, kept a session from beginning or from mail."""
         self._meter.count("throttled", limit, plan.provider or OTHER)

@@ -32,6 +32,8 @@ KEPT, KEPT_S = 1024, 300.0
 #: way to a thread and back 0.1 ms more, besides waiting for the interpreter while the loop is busy.
 LARGE = 128 * 1024
 _THREADS = 2
+#: Servers keep mail for minutes (greylisting) to days before they look at a signature.
+SHORTEST_S = 3600.0
 _LARGEST_FILE = 64 * 1024
 
 _log = structlog.get_logger("relay.dkim")
@@ -130,6 +132,11 @@ def signing_rules(settings: Settings) -> SigningRules:
                 f"dkim.{key}: {wrong[0]} changes on the way, so signing it breaks the signature "
                 "(RFC 6376 §5.4.1); leave it out"
             )
+    if 0 < dkim.lifetime < SHORTEST_S:
+        raise ConfigError(
+            "dkim.lifetime: is under an hour, and mail on its way would be taken for forged; "
+            "give a week, or 0 for ever"
+        )
     if "from" not in (*dkim.oversign, *dkim.sign):
         raise ConfigError("dkim.oversign: from is missing, and must be signed (RFC 6376 §5.4)")
     return SigningRules(

@@ -91,6 +91,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "Reports that came to the bounce intake.",
         ("kind", "outcome"),
     ),
+    "dkim": Family(
+        "relay_dkim_messages", "Messages claimed, where there are keys, by who signed.", ("signed",)
+    ),
     "lint": Family("relay_lint_findings", "Faults found in submitted messages.", ("id",)),
 }
 

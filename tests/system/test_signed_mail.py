@@ -11,6 +11,7 @@ from relay.ingress.labels import Labels
 from relay.policy.verp import BounceToken, VerpCodec
 from relay.settings.kinds import parse_listen
 from relay.smtp.dkim_key import make_key, zone_line
+from relay.store.meters import read_figures
 from tests.support.system import System
 from tests.system.conftest import Start
 
@@ -101,3 +102,7 @@ async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our
         "news@example.org",
         "x@elsewhere.test",
     }
+
+    system.stop_worker(system.workers[0])  # which reports its figures at last
+    counted = (await read_figures(system.store)).counts["dkim"]
+    assert counted["no",] == 1 and counted["yes",] >= 5

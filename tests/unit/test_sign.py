@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import dkim
 import msgspec
@@ -193,11 +194,10 @@ def test_default_domain_without_a_key_is_refused(keys: Settings) -> None:
     [
         ({"oversign": ("to",)}, "dkim.oversign: from is missing"),
         ({"sign": ("received",)}, "dkim.sign: received changes on the way"),
+        ({"lifetime": 600.0}, "dkim.lifetime: is under an hour"),
     ],
 )
-def test_rules_of_no_valid_signature_are_refused(
-    changes: dict[str, tuple[str, ...]], fault: str
-) -> None:
+def test_rules_of_no_valid_signature_are_refused(changes: dict[str, Any], fault: str) -> None:
     settings = Settings(dkim=msgspec.structs.replace(Dkim(), **changes))
     with pytest.raises(ConfigError, match=f"^{fault}"):
         signing_rules(settings)
