@@ -14,7 +14,7 @@ from relay.delivery.context import Context
 from relay.delivery.host_limits import HostLimits
 from relay.delivery.lanes import SLOW_S
 from relay.delivery.load import Load
-from relay.delivery.outcomes import FAULT_OF_HOST, NOT_THE_RECIPIENT
+from relay.delivery.outcomes import FAULT_OF_HOST, NOT_THE_RECIPIENT, lacks_extension
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.trace import Trace
@@ -306,13 +306,16 @@ class Carrier:
     def weigh(self, load: Load, verdicts: list[Verdict]) -> None:
         """A host that says it cannot take mail now gets no more of it on this connection.
 
-        Whoever it refused so goes to another host in this attempt, as if it had not answered.
+        Whoever it refused so goes to another host in this attempt, as if it had not answered; so
+        does what needs an extension that the host does not offer.
         """
         if self._session is None or not self._session.is_usable:
             return  # it broke, and was blamed for that
-        if any(_is_about_host(verdict) for verdict in verdicts):
-            self._is_spent, self._promised = True, None
+        is_about_host = any(map(_is_about_host, verdicts))
+        if is_about_host or any(map(lacks_extension, verdicts)):
             self._pass_over(load)
+            if is_about_host or self.has_other_host(load):
+                self._is_spent, self._promised = True, None
 
     def _pass_over(self, load: Load) -> None:
         """The load goes to another host; one that comes round to the same has had them all."""

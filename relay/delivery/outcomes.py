@@ -32,6 +32,8 @@ NOT_THE_RECIPIENT = frozenset(
 )
 #: Scopes whose trouble is the host's: another one is asked in the same attempt.
 FAULT_OF_HOST = frozenset({Scope.CONNECTION, Scope.HOST})
+#: What one host of a site may lack and another have: it fails the mail when all of them lack it.
+_MAY_BE_ELSEWHERE = frozenset({"smtputf8_unsupported", "feature_unsupported", "tls_required"})
 #: A permanent answer of these scopes is about us, not about the mail: never bounce the backlog.
 _FAULT_OF_OURS = frozenset({Scope.SOURCE, Scope.SENDER, Scope.ROUTE, Scope.PROVIDER, Scope.SITE})
 
@@ -80,6 +82,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     clear_because: str = ""
 
 
+def lacks_extension(verdict: Verdict) -> bool:
+    """Whether we did not ask the host, because it offers no extension that the mail needs."""
+    return verdict.reply is None and verdict.reason in _MAY_BE_ELSEWHERE
+
+
 def conclude(
     load: Load, verdicts: Sequence[Verdict], facts: Facts
 ) -> tuple[list[ClaimedRecipient], list[Outcome]]:
@@ -95,6 +102,8 @@ def conclude(
 
 
 def _goes_on(verdict: Verdict, facts: Facts) -> bool:
+    if lacks_extension(verdict):
+        return facts.has_other_host
     if verdict.severity is not Severity.TRANSIENT or verdict.uncertain:
         return False
     if verdict.scope is Scope.TRANSACTION:
