@@ -7,7 +7,7 @@ import structlog
 
 from relay.delivery.dsn import Reported, Subject
 from relay.delivery.reports import Postmaster, report
-from relay.model.dsn import DELAY, FAILURE, RecipientDsn
+from relay.model.dsn import DELAY, FAILURE, HEADERS, RecipientDsn
 from relay.model.errors import NotFound
 from relay.model.message import Submission
 from relay.policy.classify import status_code
@@ -57,7 +57,7 @@ async def _reports(deadlines: Deadlines, due: Due, postmaster: Postmaster) -> li
         message_id=message.message_id,
         created=message.created_ms / 1000,
         content=content,
-        ret=message.ret,
+        ret=HEADERS if message.requires_tls else message.ret,
         envid=message.envid,
     )
     recipients = [_reported(record, dsn, due) for record, dsn in told]

@@ -75,6 +75,7 @@ def load_of(
         is_8bit=message.is_8bit,
         needs_smtputf8=message.needs_smtputf8,
         dsn=_dsn_of(message, recipients) if path == message.reverse_path else None,
+        requires_tls=message.requires_tls,
         key=message.queue_id,
     )
     return Load(message, recipients, transaction)

@@ -25,6 +25,7 @@ from relay.net.tls import client_context, dane_context
 from relay.policy.dane import why_not
 from relay.settings.schema import TlsPolicy
 from relay.smtp.client import Client
+from relay.smtp.envelope import Terms
 from relay.smtp.mechanisms import choose_mechanism
 from relay.smtp.sasl import Channel
 from relay.smtp.states import State
@@ -69,6 +70,8 @@ class Opening:
                 self._link.stream.abort()
             raise
         self._end_phase()
+        is_verified = link.stream.tls.get("verified") is True
+        link.client.agree(Terms(self._dialogue.needs_8bitmime, is_verified))
         link.end_attempt()
         return link
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from relay.delivery.dsn import Reported, Subject, compose_report
 from relay.model.address import Address, parse_reverse_path
-from relay.model.dsn import FAILURE, SUCCESS, RecipientDsn
+from relay.model.dsn import FAILURE, HEADERS, SUCCESS, RecipientDsn
 from relay.model.errors import SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import ClaimedMessage, Outcome, Submission
@@ -94,7 +94,8 @@ def _report(
         message_id=message.message_id,
         created=message.created,
         content=message.content,
-        ret=message.ret,
+        # What was to travel under TLS all the way does not come back without (RFC 8689 §5).
+        ret=HEADERS if message.requires_tls else message.ret,
         envid=message.envid,
     )
     return report(subject, recipients, postmaster)

@@ -57,9 +57,12 @@ def parse_path_argument(argument: str, keyword: str) -> PathArgument:
 
 
 def mail_parameter_fault(
-    given: PathArgument, *, size_limit: int, has_room: Callable[[int], bool]
+    given: PathArgument, *, size_limit: int, has_room: Callable[[int], bool], has_tls: bool
 ) -> str:
-    """The refusal for the parameters of MAIL (RFC 1870, 3461, 6152, 6531), "" where all is well."""
+    """The refusal for the parameters of MAIL "" where all is well.
+
+    RFC 1870, 3461, 6152, 6531, 8689.
+    """
     for name, value in given.parameters.items():
         if name == "SIZE":
             if value is None or not value.isascii() or not value.isdigit() or len(value) > 20:
@@ -74,6 +77,9 @@ def mail_parameter_fault(
         elif name == "SMTPUTF8":
             if value is not None:
                 return "501 5.5.4 SMTPUTF8 takes no value"
+        elif name == "REQUIRETLS" and has_tls:
+            if value is not None:
+                return "501 5.5.4 REQUIRETLS takes no value"
         elif name == "RET":
             if value is None or value.upper() not in (FULL, HEADERS):
                 return "501 5.5.4 RET is FULL or HDRS"

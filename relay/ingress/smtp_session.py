@@ -180,6 +180,8 @@ class SubmissionSession(SmtpProtocol):
         ]
         if self.tls_context is not None and self._tls_protocol is None:
             words.append("STARTTLS")
+        if self._tls_protocol is not None:
+            words.append("REQUIRETLS")
         lines = [f"250-{word}\r\n" for word in words]
         return "".join([*lines, "250 ENHANCEDSTATUSCODES\r\n"]).encode()
 

@@ -69,7 +69,7 @@ class Transaction:
         self._client = client
         self._limits = around.settings.smtp
         self._reverse_path: Address | None = None
-        self._uses_smtputf8 = False
+        self._uses_smtputf8 = self._requires_tls = False
         self._forward_paths: list[Address] = []
         self._ret = self._envid = ""
         self._asked: dict[int, RecipientDsn] = {}  # by the position of the forward-path
@@ -90,10 +90,12 @@ class Transaction:
         if given.parameters and not self._client.is_extended:
             return "501 5.5.4 Parameters need EHLO"
         self._uses_smtputf8 = "SMTPUTF8" in given.parameters
+        self._requires_tls = "REQUIRETLS" in given.parameters
         refusal = mail_parameter_fault(
             given,
             size_limit=self._around.settings.limits.message_size,
             has_room=self._around.gate.has_room,
+            has_tls=self._client.has_tls,
         ) or charset_fault(given, uses_smtputf8=self._uses_smtputf8)
         if refusal:
             return refusal
@@ -169,6 +171,7 @@ class Transaction:
             ingress="smtp",
             origin=self._client.origin(uses_smtputf8=self._uses_smtputf8),
             accepts_smtputf8=self._uses_smtputf8,
+            requires_tls=self._requires_tls,
             dsn=self._dsn(),
             max_recipients=self._limits.max_recipients,
         )

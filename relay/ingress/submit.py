@@ -58,6 +58,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A message as a door hands it over: the envelope parsed, the content as it came.
 
     `accepts_smtputf8` is what the SMTP client declared; None: decide by the header (RFC 6532).
+    `requires_tls`: it may leave only under TLS that is verified, all the way (RFC 8689).
     `dsn` has what is said of reports, in the order of `forward_paths`.
     `digest` stands for the whole request where the content is made anew each time.
     """
@@ -70,6 +71,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels = Labels()
     tenant: str = "default"
     accepts_smtputf8: bool | None = None
+    requires_tls: bool = False
     dsn: Dsn | None = None
     expires_after_s: float | None = None
     max_recipients: int | None = None
@@ -193,6 +195,7 @@ class Submitter:
             ingress=draft.ingress,
             is_8bit=eight_bit,
             needs_smtputf8=_needs_smtputf8(draft, content, block, is_8bit=eight_bit),
+            requires_tls=draft.requires_tls,
             wants_dsn=wants_dsn,
             dsn=dsn,
             expires_after_s=expiry_s,

@@ -35,6 +35,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     is_traced: bool = False
     is_8bit: bool = False
     needs_smtputf8: bool = False
+    requires_tls: bool = False
     wants_dsn: bool = False
     dsn: Dsn | None = None
     expires_after_s: float = 172800.0
@@ -97,6 +98,7 @@ class ClaimedMessage(msgspec.Struct, frozen=True, kw_only=True):
     is_traced: bool = False
     is_8bit: bool = False
     needs_smtputf8: bool = False
+    requires_tls: bool = False
     wants_dsn: bool = False
     ret: str = ""
     envid: str = ""

@@ -153,6 +153,8 @@ BY_REASON = {
     "message_too_large": "5.3.4",
     "smtputf8_unsupported": "5.6.7",
     "malformed_message": "5.6.0",
+    "feature_unsupported": "5.6.3",
+    "tls_required": "5.7.30",
 }
 
 

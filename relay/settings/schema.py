@@ -70,6 +70,13 @@ class UncertainPolicy(StrEnum):
     ASSUME_DELIVERED = "assume-delivered"
 
 
+class Without8BitMime(StrEnum):
+    """What becomes of 8-bit content where the host does not offer 8BITMIME."""
+
+    SEND = "send"
+    REFUSE = "refuse"
+
+
 class MailClass(StrEnum):
     """Transactional mail goes before bulk mail at every destination."""
 
@@ -97,6 +104,7 @@ class Delivery(Section, frozen=True):
     smtp_port: Port = 25
     allow_private: bool = False
     source_address: SourceAddress = ""
+    without_8bitmime: Without8BitMime = Without8BitMime.SEND
     chunking: bool = True  # large content by BDAT (RFC 3030) where offered
     smarthost: SmarthostUrl = ""  # URL; a shortcut for one [[routes]] table with domain = "*"
 

@@ -194,6 +194,8 @@ class Dialogue:
         kept.append(f"SIZE {self._script.size_octets}")
         if self._script.requires_auth:
             kept.append(" ".join(("AUTH", *self._auth.offered)))
+        if self._script.keeps_tls and self._peer.tls:
+            kept.append("REQUIRETLS")
         if self._script.offers_chunking:
             kept.append("CHUNKING")
         if self._script.offers_dsn:

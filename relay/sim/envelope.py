@@ -36,6 +36,8 @@ def parameters_objection(transaction: Transaction, script: HostScript) -> str:
             continue
         elif key == "SMTPUTF8" and not value and key not in script.hidden:
             is_utf8 = True
+        elif key == "REQUIRETLS" and not value and script.keeps_tls:
+            continue
         elif key != "AUTH" or not script.requires_auth:
             return f"555 5.5.4 Parameter {key} not supported"
     if not is_utf8 and not transaction.reverse_path.isascii():

@@ -48,6 +48,7 @@ class HostScript(msgspec.Struct, frozen=True):
     requires_tls: bool = False
     requires_auth: bool = False
     announces_limits: bool = False
+    keeps_tls: bool = False
     offers_chunking: bool = False
     takes_chunks: bool = False
     offers_dsn: bool = False
@@ -131,6 +132,7 @@ def host_script(name: str) -> HostScript:
         requires_tls="requiretls" in words,
         requires_auth="smarthost" in words,
         announces_limits="announced" in words,
+        keeps_tls="keepstls" in words,
         offers_chunking="chunking" in words or "badchunking" in words,
         takes_chunks="chunking" in words,
         offers_dsn="dsn" in words,

@@ -154,6 +154,7 @@ DOMAINS: dict[str, tuple[float | None, str]] = {
     "no8bitmime": (None, "no 8BITMIME"),
     "nosmtputf8": (None, "no SMTPUTF8"),
     "noenhanced": (None, "no enhanced status codes"),
+    "keepstls": (None, "offers REQUIRETLS under TLS (RFC 8689)"),
     "chunking": (None, "offers CHUNKING and takes BDAT (RFC 3030)"),
     "badchunking": (None, "offers CHUNKING and does not know BDAT"),
     "dsn": (None, "offers DSN (RFC 3461); receipts show what was asked"),

@@ -25,6 +25,7 @@ from relay.model.reply import Reply
 from relay.smtp import command, sasl
 from relay.smtp.command import AUTH, EHLO, GREETING, HELO, LHLO, MAIL, QUIT, STARTTLS, UNASKED
 from relay.smtp.content import BLOCK_OCTETS
+from relay.smtp.envelope import Terms
 from relay.smtp.exchanges import Exchanges, Expected, Wire
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions, parse_extensions
 from relay.smtp.reply_reader import ReplyReader
@@ -174,6 +175,10 @@ class Client:
         self._mechanism = mechanism
         self._auth_problem = ""
         self._say(AUTH, line, shown=f"AUTH {mechanism.name}{' ***' if encoded else ''}")
+
+    def agree(self, terms: Terms) -> None:
+        """What is to hold for the transactions started from now on."""
+        self._exchanges.terms = terms
 
     def forgo_chunking(self) -> None:
         """Send all content by DATA, whatever the peer offers."""

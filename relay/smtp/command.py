@@ -77,11 +77,12 @@ def mail(
     smtputf8: bool = False,
     ret: str = "",
     envid: str = "",
+    requiretls: bool = False,
 ) -> bytes:
     """MAIL with the parameters that were given; an empty reverse-path is the null one.
 
     `size` in octets (RFC 1870), BODY=8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531 §3.4),
-    RET and ENVID (RFC 3461 §4.3, §4.4).
+    RET and ENVID (RFC 3461 §4.3, §4.4), REQUIRETLS (RFC 8689 §2).
     """
     line = b"MAIL FROM:<%b>" % _path(reverse_path)
     if size is not None:
@@ -92,6 +93,8 @@ def mail(
         line += b" RET=%b" % _checked("RET", ret, ret in (FULL, HEADERS))
     if envid:
         line += b" ENVID=%b" % _checked("ENVID", envid, is_envid(envid))
+    if requiretls:
+        line += b" REQUIRETLS"
     return line + (b" SMTPUTF8\r\n" if smtputf8 else b"\r\n")
 
 

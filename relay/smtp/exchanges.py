@@ -22,7 +22,8 @@ from relay.model.errors import ConnectionLost, LocalProtocolError, RemoteProtoco
 from relay.model.reply import Reply
 from relay.smtp import command
 from relay.smtp.command import BDAT, DATA, END_OF_DATA, MAIL, RCPT, RSET
-from relay.smtp.content import BLOCK_OCTETS, ContentEncoder, has_nul
+from relay.smtp.content import BLOCK_OCTETS, ContentEncoder
+from relay.smtp.envelope import Terms, envelope, local_refusal
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions
 from relay.smtp.states import BDAT_UNKNOWN
 from relay.smtp.transaction import Event, Exchange, Finished, GoAhead, Stage, Transaction
@@ -81,6 +82,7 @@ class Exchanges:
         self._wire = wire
         self._events = events
         self._queue: deque[Exchange] = deque()
+        self.terms = Terms()
         self._extensions = NO_EXTENSIONS
         self._needs_reset = False
         self._sending: Exchange | None = None
@@ -111,12 +113,12 @@ class Exchanges:
         """Queue a transaction; LocalProtocolError, and nothing said, where it is malformed."""
         if not transaction.forward_paths:
             raise LocalProtocolError("a transaction without recipients")
-        refusal = _local_refusal(transaction, extensions)
+        refusal = local_refusal(transaction, extensions, self.terms)
         is_large = len(transaction.content) > self._block_octets
         is_chunked = (
             is_large and extensions.chunking and extensions.pipelining and not self._is_lmtp
         )
-        lines = _envelope(transaction, extensions)
+        lines = envelope(transaction, extensions)
         if is_chunked or transaction.is_enquiry:
             del lines[-1]
         exchange = Exchange(
@@ -348,53 +350,3 @@ class Exchanges:
 
 def _is_end_of_enquiry(exchange: Exchange, index: int) -> bool:
     return exchange.transaction.is_enquiry and index == len(exchange.recipients) - 1
-
-
-def _is_utf8(transaction: Transaction) -> bool:
-    if transaction.needs_smtputf8 or not transaction.reverse_path.isascii():
-        return True
-    return any(not path.isascii() for path in transaction.forward_paths)
-
-
-def _declared_octets(transaction: Transaction) -> int:
-    content = transaction.content
-    ending = 0 if not content or content.endswith(b"\n") else 2
-    return max(transaction.size, len(content) + ending)
-
-
-def _local_refusal(transaction: Transaction, extensions: Extensions) -> Reply | None:
-    """Our own reply to MAIL where asking the peer is pointless; nothing goes on the wire."""
-    limit = extensions.size_limit
-    if limit is not None and _declared_octets(transaction) > limit:
-        octets = _declared_octets(transaction)
-        text = f"message of {octets} octets exceeds the limit of {limit} that the host announces"
-        return Reply(552, "5.3.4", (text,), MAIL)
-    if not extensions.smtputf8 and _is_utf8(transaction):
-        text = "message needs SMTPUTF8, which the host does not offer"
-        return Reply(553, "5.6.7", (text,), MAIL)
-    if has_nul(transaction.content):
-        return Reply(554, "5.6.0", ("message contains NUL, which SMTP cannot carry",), MAIL)
-    return None
-
-
-def _envelope(transaction: Transaction, extensions: Extensions) -> list[bytes]:
-    """MAIL with what the peer offers of SIZE, 8BITMIME, SMTPUTF8 and DSN, then RCPT…, then DATA."""
-    dsn = transaction.dsn if extensions.dsn else None
-    smtputf8 = extensions.smtputf8 and _is_utf8(transaction)
-    mail = command.mail(
-        transaction.reverse_path,
-        size=_declared_octets(transaction)
-        if extensions.size and not transaction.is_enquiry
-        else None,
-        is_8bit=transaction.is_8bit and extensions.eight_bit_mime,
-        smtputf8=smtputf8,
-        ret=dsn.ret if dsn is not None else "",
-        envid=dsn.envid if dsn is not None else "",
-    )
-    if dsn is not None and dsn.recipients:
-        rcpts = [
-            command.rcpt_with_dsn(path, asked, smtputf8=smtputf8)
-            for path, asked in zip(transaction.forward_paths, dsn.recipients, strict=True)
-        ]
-        return [mail, *rcpts, command.DATA_LINE]
-    return [mail, *map(command.rcpt, transaction.forward_paths), command.DATA_LINE]

@@ -28,6 +28,7 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True):
     enhanced_status_codes: bool = False
     chunking: bool = False
     dsn: bool = False
+    requiretls: bool = False
     auth: frozenset[str] = frozenset()
     mail_max: int | None = None
     rcpt_max: int | None = None
@@ -56,6 +57,7 @@ def parse_extensions(reply: Reply) -> Extensions:
         enhanced_status_codes="ENHANCEDSTATUSCODES" in offered,
         chunking="CHUNKING" in offered,
         dsn="DSN" in offered,
+        requiretls="REQUIRETLS" in offered,
         auth=frozenset(word.upper() for word in offered.get("AUTH", ())),
         mail_max=limits.get("MAILMAX"),
         rcpt_max=limits.get("RCPTMAX"),

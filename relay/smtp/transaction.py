@@ -15,6 +15,7 @@ class Transaction(msgspec.Struct, eq=False):
     dot-stuffing; `size` is what SIZE= declares (RFC 1870), 0 means the length of the content.
     `dsn` is said where the peer offers DSN (RFC 3461 §5.2.1).
     `is_enquiry`: it ends with the replies to RCPT; DATA is never said, nothing is sent.
+    `requires_tls`: it goes only to who keeps it under TLS (RFC 8689).
     """
 
     reverse_path: str
@@ -23,6 +24,7 @@ class Transaction(msgspec.Struct, eq=False):
     size: int = 0
     is_8bit: bool = False
     needs_smtputf8: bool = False
+    requires_tls: bool = False
     dsn: Dsn | None = None
     is_enquiry: bool = False
     key: object = None

@@ -127,6 +127,7 @@ class Claims:
             is_traced=bool(record.flags & FLAG_TRACED),
             is_8bit=bool(record.flags & FLAG_8BIT),
             needs_smtputf8=bool(record.flags & FLAG_SMTPUTF8),
+            requires_tls=record.requires_tls,
             wants_dsn=bool(record.flags & FLAG_DSN),
             ret=record.ret,
             envid=record.envid,

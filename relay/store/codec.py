@@ -23,6 +23,7 @@ COMPRESS_ABOVE_OCTETS = 1024
 
 FLAG_8BIT, FLAG_SMTPUTF8, FLAG_DSN, FLAG_TRACED = 1, 2, 4, 64
 #: RET of MAIL (RFC 3461 §4.3).
+FLAG_REQUIRETLS = 32
 FLAG_OF_RET = {"": 0, FULL: 8, HEADERS: 16}
 _RET_OF_FLAGS = {flag: ret for ret, flag in FLAG_OF_RET.items()}
 
@@ -65,6 +66,11 @@ class MessageRecord(msgspec.Struct, array_like=True):
     def ret(self) -> str:
         return _RET_OF_FLAGS.get(self.flags & 24, "")
 
+    @property
+    def requires_tls(self) -> bool:
+        """Whether it may travel only under TLS, all the way (RFC 8689)."""
+        return bool(self.flags & FLAG_REQUIRETLS)
+
 
 class StoredMessage(MessageRecord, array_like=True):
     """A message's record as it is read, with what stands at the end of some."""
@@ -104,6 +110,7 @@ def message_record(submission: Submission) -> MessageRecord:
         (FLAG_8BIT if submission.is_8bit else 0)
         | (FLAG_SMTPUTF8 if submission.needs_smtputf8 else 0)
         | (FLAG_DSN if submission.wants_dsn else 0)
+        | (FLAG_REQUIRETLS if submission.requires_tls else 0)
         | (FLAG_TRACED if submission.is_traced else 0)
     )
     dsn = submission.dsn
