@@ -4,6 +4,7 @@ import pytest
 from player import Talker, play, three_ways, transaction
 
 from relay.model.errors import ConnectionLost, RemoteProtocolError
+from relay.smtp.envelope import Terms
 from relay.smtp.transaction import Stage
 
 pytestmark = three_ways
@@ -536,3 +537,31 @@ def test_line_of_any_length_goes_as_it_is(way: str) -> None:
         "S: 250 ok\nC: QUIT",
     )
     play(script, way, Talker(transactions=[transaction(content=long.encode())]))
+
+
+@pytest.mark.client_row("C62")
+def test_eight_bit_content_may_be_refused_where_8bitmime_is_not_offered(way: str) -> None:
+    script = lines(PLAIN, "C: QUIT")
+    talker = Talker(transactions=[transaction(content=b"\xff", is_8bit=True)])
+    talker.client.agree(Terms(needs_8bitmime=True))
+    [exchange] = play(script, way, talker).finished
+    assert exchange.is_local
+    assert exchange.mail is not None
+    assert exchange.mail.enhanced == "5.6.3"
+
+
+@pytest.mark.parametrize(
+    ("offer", "is_verified", "is_sent"),
+    [("RequireTLS", True, True), ("RequireTLS", False, False), ("HELP", True, False)],
+)
+def test_requiretls_is_said_to_a_verified_host_that_offers_it(
+    way: str, offer: str, is_verified: bool, is_sent: bool
+) -> None:
+    command = "C: MAIL FROM:<a@relay.test> REQUIRETLS" if is_sent else "C: QUIT"
+    script = lines("S: 220 mx\nC: EHLO relay.test\nS: 250-mx", f"S: 250 {offer}", command)
+    talker = Talker(transactions=[transaction(requires_tls=True)])
+    talker.client.agree(Terms(is_verified=is_verified))
+    play(script, way, talker)
+    if not is_sent:
+        assert talker.finished[0].mail is not None
+        assert talker.finished[0].mail.enhanced == "5.7.30"

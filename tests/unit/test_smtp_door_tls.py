@@ -79,6 +79,7 @@ async def test_message_is_taken_over_tls_and_the_trace_says_so(certificates: Cer
         assert (await session.ask(command))[:1] in "23"
     assert (await session.ask(b"From: a@example.org\r\n\r\nhi\r\n."))[:3] == "250"
     assert b"with ESMTPS id" in queue.last.content
+    assert not queue.last.requires_tls
     assert (await session.ask(b"QUIT"))[:3] == "221"
     await closed(listener, session)
 
@@ -109,4 +110,19 @@ async def test_starttls_takes_no_argument_and_failed_handshake_ends_the_session(
     except ConnectionError:
         rest = b""
     assert b"250" not in rest
+    await closed(listener, session)
+
+
+async def test_requiretls_is_offered_and_taken_under_tls_only(certificates: Certificates) -> None:
+    listener, queue, session = await opened(certificates)
+    assert "REQUIRETLS" not in await session.ask(b"EHLO x")
+    assert (await session.ask(b"MAIL FROM:<a@example.org> REQUIRETLS"))[:3] == "555"
+    assert (await session.ask(b"STARTTLS"))[:3] == "220"
+    await session.start_tls()
+    assert "REQUIRETLS" in await session.ask(b"EHLO x")
+    assert (await session.ask(b"MAIL FROM:<a@example.org> REQUIRETLS=1"))[:3] == "501"
+    for command in (b"MAIL FROM:<a@example.org> REQUIRETLS", b"RCPT TO:<ann@x.test>", b"DATA"):
+        assert (await session.ask(command))[:1] in "23"
+    assert (await session.ask(b"From: a@example.org\r\n\r\nhi\r\n."))[:3] == "250"
+    assert queue.last.requires_tls
     await closed(listener, session)
