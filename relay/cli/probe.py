@@ -115,7 +115,8 @@ def _mta_sts(sts: dict[str, Any]) -> str:
     if not sts["mode"]:
         return f"policy {sts['id']}, not to be had: {sts['problem']}" if sts["id"] else "none"
     days = sts["max_age_s"] // 86400
-    return f"{sts['mode']}, id {sts['id']}, {days} days: {', '.join(sts['hosts']) or 'no hosts'}"
+    holds = f"{days} day{'' if days == 1 else 's'}"
+    return f"{sts['mode']}, id {sts['id']}, {holds}: {', '.join(sts['hosts']) or 'no hosts'}"
 
 
 def _route(route: dict[str, Any]) -> Iterator[str]:
@@ -173,14 +174,15 @@ def _tls(tls: dict[str, Any], now: datetime) -> Iterator[str]:
     days = (datetime.fromisoformat(certificate["not_after"]) - now).days
     ends = certificate["not_after"][:10]
     holds = f"until {ends} ({days} days)" if days >= 0 else f"expired on {ends}"
-    said = "verified" if certificate["verified"] else f"not verified: {certificate['problem']}"
+    by = " by TLSA records" if tls["policy"] == "dane" else ""
+    said = f"verified{by}" if certificate["verified"] else f"not verified: {certificate['problem']}"
     yield _line("", f"{holds}, {said}")
 
 
 def _recipient(recipient: dict[str, Any]) -> Iterator[str]:
     yield f"{recipient['address']} from <{recipient['reverse_path']}>, asked of {recipient['host']}"
-    word = "taken" if recipient["accepted"] else "refused"
-    yield from _judged(word, recipient["verdict"])
+    words = {"success": "taken", "permanent": "refused", "transient": "not now"}
+    yield from _judged(words[recipient["verdict"]["severity"]], recipient["verdict"])
 
 
 def _judged(label: str, verdict: dict[str, Any]) -> Iterator[str]:

@@ -89,6 +89,7 @@ async def test_probe_tells_the_road_of_a_domain_and_sends_nothing(tmp_path: Path
                 ("expiredcert.test", 0, "not verified: certificate not accepted"),
                 ("mtasts.test", 0, "MTA-STS      enforce, id "),
                 ("dane.test", 0, "mx1.dane.test: 1 TLSA record, heeded"),
+                ("dane.test", 0, ", verified by TLSA records"),
                 ("danewrong.test", 75, "no TLSA record stands for the server's certificate"),
                 ("danefail.test", 75, "mx1.danefail.test: unknown, "),
             ):
