@@ -39,9 +39,11 @@ from relay.policy.classify import classify_loop, classify_session_failure, class
 from relay.policy.mx import host_name
 from relay.policy.tls import Security
 from relay.settings.schema import Timeouts, TlsPolicy
+from relay.smtp.command import EHLO, HELO, LHLO
 
 #: Nobody who waits before a terminal waits for minutes: seconds for a phase, and for all of it.
 PHASE_S, ATTEMPT_S = 10.0, 20.0
+_HELLOS = tuple(f"> {verb} " for verb in (EHLO, HELO, LHLO))
 #: MX hosts whose addresses are looked up.
 HOSTS_SHOWN = 20
 
@@ -399,7 +401,7 @@ def _greeting(lines: list[str]) -> str:
 
 def _extensions(lines: list[str]) -> tuple[str, ...]:
     """What the last EHLO of an opening dialogue was answered with, without the host's name."""
-    said = [at for at, line in enumerate(lines) if line.startswith(("> EHLO", "> HELO"))]
+    said = [at for at, line in enumerate(lines) if line.startswith(_HELLOS)]
     if not said:
         return ()
     offered: list[str] = []

@@ -1,5 +1,6 @@
 """Probes of scripted hosts behind a scripted nameserver: what is found; nothing is ever sent."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -222,6 +223,36 @@ async def test_password_of_a_smarthost_is_nowhere_in_the_report(
     assert report.route is not None and report.route.by_smarthost and report.mx == ()
     assert report.hosts[0].dialogue
     assert secret not in str(shown(report))
+
+
+async def test_lmtp_host_behind_a_socket_is_probed(zone: ScriptedDns, tmp_path: Path) -> None:
+    async def lmtp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        await peer.say("220 store.test LMTP")
+        await peer.hear("LHLO")
+        await peer.say("250-store.test", "250-PIPELINING", "250 SIZE 1000")
+        await peer.hear("MAIL")
+        await peer.hear("RCPT")
+        await peer.say("250 ok", "550 5.1.1 nobody")
+        await peer.goodbye()
+        writer.close()
+
+    path = tmp_path / "lmtp"
+    server = await asyncio.start_unix_server(lmtp, path)
+    settings = Settings(
+        dns=QUICK,
+        sink=Sink(dns=zone.nameserver),
+        delivery=Delivery(mode=Mode.SINK, hostname="relay.test"),
+        routes=(Route(domain="*", smarthost=f"lmtp://{path}"),),
+    )
+    resolver = Resolver.from_settings(settings)
+    report = await probe("shop.test", load_directory(settings, resolver), ANN)
+    await resolver.aclose()
+    server.close()
+    (host,) = report.hosts
+    assert host.ready and host.extensions == ("PIPELINING", "SIZE 1000")
+    assert report.recipient is not None and not report.recipient.accepted
+    assert any("store.test LMTP" in line for line in lines_of(shown(report)))
 
 
 async def test_domain_without_a_road_is_told_and_no_host_is_asked(zone: ScriptedDns) -> None:
