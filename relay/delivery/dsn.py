@@ -39,7 +39,8 @@ class Reported(msgspec.Struct, frozen=True):
     """One recipient of a report: action as in RFC 3464 §2.3.3, status an enhanced code.
 
     `diagnostic` is what the server said, empty where none spoke: then `text` is all there is.
-    `orcpt` as it was given (xtext); times in epoch seconds, 0: not told.
+    `remote` is that server's name, or the path of its socket, which is told to nobody. `orcpt` as
+    it was given (xtext); times in epoch seconds, 0: not told.
     """
 
     address: str
@@ -146,7 +147,7 @@ def _about(item: Reported, *, is_utf8: bool) -> Iterator[str]:
     yield _field("Final-Recipient", f"{kind}; {item.address}", is_utf8=is_utf8)
     yield f"Action: {item.action}"
     yield f"Status: {item.status}"
-    if item.remote:
+    if item.remote and not item.remote.startswith("/"):
         yield _field("Remote-MTA", f"dns; {item.remote}")
     said = f"smtp; {item.diagnostic}" if item.diagnostic else f"X-Relay; {item.text}"
     yield _field("Diagnostic-Code", said)

@@ -290,8 +290,9 @@ class Session:
         )
 
     def _success_action(self, transaction: Transaction) -> str:
-        is_passed_on = transaction.dsn is not None and self.extensions.dsn
-        return "" if is_passed_on else "relayed"
+        if transaction.dsn is not None and self.extensions.dsn:
+            return ""
+        return "delivered" if self.endpoint.lmtp else "relayed"
 
     async def close(self) -> None:
         """Say QUIT if that fits, wait a little, be gone; never raises but CancelledError."""

@@ -4,7 +4,11 @@ import email
 import email.policy
 import smtplib
 from email.message import EmailMessage
+from pathlib import Path
 
+from relay.model.dsn import Dsn, RecipientDsn
+from tests.support.lmtp_server import LmtpServer
+from tests.support.system import System
 from tests.system.conftest import Start
 
 BODY = "Subject: hi\r\n\r\nbody\r\n"
@@ -12,6 +16,7 @@ BODY = "Subject: hi\r\n\r\nbody\r\n"
 
 async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: Start) -> None:
     system = await start()
+    port = system.start_smtpd()
     asked = {
         "ann@shop.test": "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Ann+2B1@old.test",
         "bob@shop.test": "NOTIFY=FAILURE,DELAY",
@@ -20,7 +25,7 @@ async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: St
         "reject+c@shop.test": "NOTIFY=SUCCESS",
         "cai@dsn.test": "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Cai@old.test",
     }
-    with smtplib.SMTP("127.0.0.1", system.start_smtpd(), timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
         client.ehlo("me.test")
         assert client.has_extn("dsn")
         assert client.mail("me@home.test", ["RET=FULL", "ENVID=QQ+2B17"])[0] == 250
@@ -59,12 +64,12 @@ async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: St
     (passed_on,) = system.sink.receipts(recipient="cai@dsn.test")
     assert passed_on.mail_parameters.split()[-2:] == ["RET=FULL", "ENVID=QQ+2B17"]
     assert passed_on.recipient_parameters == (asked["cai@dsn.test"],)
+    report_goes_to_a_sender_beyond_ascii(system, port)
 
 
-async def test_sender_beyond_ascii_gets_a_report_in_utf8(start: Start) -> None:
-    system = await start()
+def report_goes_to_a_sender_beyond_ascii(system: System, port: int) -> None:
     address = "reject+jörg@shop.test"
-    with smtplib.SMTP("127.0.0.1", system.start_smtpd(), timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
         client.ehlo("me.test")
         assert client.mail("müller@home.test", ["SMTPUTF8", "BODY=8BITMIME"])[0] == 250
         assert client.rcpt(address, ["ORCPT=utf-8;j\\x{F6}rg@old.test"])[0] == 250
@@ -82,3 +87,21 @@ async def test_sender_beyond_ascii_gets_a_report_in_utf8(start: Start) -> None:
         "Subject: grüße",
     ):
         assert f"\r\n{line}\r\n".encode() in content
+
+
+async def test_mailbox_by_lmtp_is_reported_as_delivered(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "lmtp"
+    async with LmtpServer().running(path):
+        routes = f'[[routes]]\ndomain = "box.test"\nsmarthost = "lmtp://{path}"\n'
+        system = await start(RELAY_CONFIG=routes)
+        to = ["ann@box.test", "unknown@box.test", "bob@box.test"]
+        asked = tuple(RecipientDsn(letters) for letters in ("SF", "SF", "F"))
+        dsn = Dsn(recipients=asked)
+        await system.submit(to, ingress="smtp", sender="me@home.test", dsn=dsn)
+        await system.until_event("recipient.delivered", 4)
+    seen = system.sink.receipts(recipient="me@home.test", at_least=2)
+    contents = sorted(system.sink.content(receipt.number) for receipt in seen)
+    (delivered,) = [content for content in contents if b"\r\nAction: delivered\r\n" in content]
+    (failed,) = [content for content in contents if b"\r\nAction: failed\r\n" in content]
+    assert b"ann@box.test" in delivered and b"unknown@box.test" in failed
+    assert not any(b"bob@box.test" in content for content in contents)

@@ -64,6 +64,11 @@ def test_words_of_others_bring_neither_lines_nor_parts(field: str, line_break: s
     assert original.get_content().strip() == "Subject: hi"
 
 
+def test_path_of_a_socket_is_told_to_nobody() -> None:
+    report = composed(diagnostic="550 5.1.1 nobody", remote="/run/lmtp")
+    assert b"/run" not in report.as_bytes()
+
+
 def test_report_without_a_word_of_a_server_gives_none() -> None:
     text, machine, _ = composed(text="It was not sent: too large.").iter_parts()
     _, about = machine.get_payload()
