@@ -30,6 +30,7 @@ async def test_content_reaches_the_socket_and_each_recipient_is_answered(tmp_pat
         assert session.is_idle_alive()
         await session.close()
         assert [final and final.code for final in result.finals] == [250, 452]
+        assert result.success_action == "delivered"
         assert session.remote == {"host": str(path), "ip": str(path), "port": 0}
         assert session.tls == {}
         ((recipient, stored),) = server.stored
