@@ -286,7 +286,7 @@ class Retry(Section, frozen=True):
 
 
 class Reports(Section, frozen=True):
-    per_sender: PositiveCount = 200  # reports to one address within an hour
+    per_sender: Count = 200  # reports to one address within an hour; 0: no bound
     full_message: Size = 50 * 1024  # octets; Postfix bounce_size_limit 50,000
 
 

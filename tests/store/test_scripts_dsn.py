@@ -6,7 +6,7 @@ from relay.model.dsn import Dsn, RecipientDsn
 from relay.model.message import Submission
 from relay.model.state import State
 from relay.policy.route import RouteTable
-from relay.settings.schema import Settings
+from relay.settings.schema import Reports, Settings
 from relay.store.audit import audit
 from relay.store.codec import decode_message, unpack
 from relay.store.deadlines import Deadlines
@@ -115,4 +115,31 @@ async def test_flood_of_reports_is_bounded_counted_and_told(store: Store) -> Non
         for number in (3, 4)
     ]
     assert (await store.counters())["reports_suppressed"] == {(): 2}
+    assert await audit(store) == []
+
+
+async def test_reports_without_a_bound_are_all_queued(store: Store) -> None:
+    us = Us()
+    us.settings = Settings(reports=Reports(per_sender=0))
+    for number in range(3):
+        queue_id = f"000000000000000000{number:02}"
+        await store.accept(asking("", queue_id=queue_id, delay_notice_after_s=400.0))
+        await mail.shift(store, 401.0)
+        await do_what_is_due(Deadlines(store), queue_id, us)
+    queued = [event for event in await store.events() if event.data.get("ingress") == "dsn"]
+    assert len(queued) == 3
+    assert "reports_suppressed" not in await store.counters()
+
+
+async def test_flood_of_notices_is_bounded_too(store: Store) -> None:
+    us = Us()
+    us.settings = Settings(reports=Reports(per_sender=1))
+    for number in range(3):
+        queue_id = f"000000000000000000{number:02}"
+        await store.accept(asking("", queue_id=queue_id, delay_notice_after_s=400.0))
+        await mail.shift(store, 401.0)
+        await do_what_is_due(Deadlines(store), queue_id, us)
+        assert await mail.states(store, queue_id) == ["ready"]
+    types = [event.type for event in await store.events()]
+    assert (types.count("report.suppressed"), types.count("recipient.delayed")) == (2, 3)
     assert await audit(store) == []
