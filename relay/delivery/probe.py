@@ -62,13 +62,13 @@ async def probe(domain: str, directory: Directory, enquiry: Enquiry | None = Non
     mode = settings.delivery.mode
     report = ProbeReport(domain=domain, mode=mode.value if mode else "", takes_mail=False)
     if destination == domain:
-        implicit, mx = await _look_up_mx(domain, directory.resolver)
+        (implicit, mx), mta_sts, tls_rpt = await asyncio.gather(
+            _look_up_mx(domain, directory.resolver),
+            _mta_sts(domain, directory),
+            _tls_rpt(domain, directory.resolver),
+        )
         report = msgspec.structs.replace(
-            report,
-            implicit_mx=implicit,
-            mx=mx,
-            mta_sts=await _mta_sts(domain, directory),
-            tls_rpt=await _tls_rpt(domain, directory.resolver),
+            report, implicit_mx=implicit, mx=mx, mta_sts=mta_sts, tls_rpt=tls_rpt
         )
     routed = await resolve_destination(
         destination,
@@ -235,7 +235,7 @@ class _Visits:
         self._plan = plan
         self._rules = directory.rules
         self._provider = plan.provider or None
-        self._sessions: list[Session | None] = []
+        self._sessions: dict[int, Session] = {}
 
     @property
     def take_mail(self) -> bool:
@@ -244,16 +244,15 @@ class _Visits:
 
     async def open_all(self) -> None:
         """Open a session to each address, side by side."""
-        opened = await asyncio.gather(*map(self._open, self._plan.endpoints))
-        for report, session in opened:
-            self.reports.append(report)
-            self._sessions.append(session)
+        places = enumerate(self._plan.endpoints)
+        self.reports = await asyncio.gather(*(self._open(*place) for place in places))
 
-    async def _open(self, endpoint: Endpoint) -> tuple[HostReport, Session | None]:
+    async def _open(self, position: int, endpoint: Endpoint) -> HostReport:
         try:
             session = await open_session(endpoint, self._plan.dialogue)
         except SessionFailed as failed:
-            return self._not_opened(endpoint, failed), None
+            return self._not_opened(endpoint, failed)
+        self._sessions[position] = session
         own = self._plan.own_name
         looped = bool(own) and host_name(session.server_name) == host_name(own)
         verdict = (
@@ -261,7 +260,7 @@ class _Visits:
             if looped
             else None
         )
-        return _opened(endpoint, session, verdict), session
+        return _opened(endpoint, session, verdict)
 
     def _not_opened(self, endpoint: Endpoint, failed: SessionFailed) -> HostReport:
         verdict = classify_session_failure(
@@ -291,9 +290,9 @@ class _Visits:
     async def enquire(self, enquiry: Enquiry) -> RecipientReport | None:
         """Ask the host that mail would go to whether it takes the recipient; None: no host."""
         position = next((at for at, one in enumerate(self.reports) if one.ready), None)
-        session = self._sessions[position] if position is not None else None
-        if session is None:
+        if position is None:
             return None
+        session = self._sessions[position]
         reverse_path = str(enquiry.reverse_path or "")
         result = await session.transact(
             Transaction(
@@ -323,7 +322,7 @@ class _Visits:
 
     async def close_all(self) -> None:
         """Say QUIT to all that are open."""
-        await asyncio.gather(*(one.close() for one in self._sessions if one is not None))
+        await asyncio.gather(*(session.close() for session in self._sessions.values()))
 
     async def check_certificates(self) -> None:
         """Find out whether the certificates that nobody demanded would be verified, or why not."""

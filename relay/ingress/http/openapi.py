@@ -33,6 +33,7 @@ _MEANING = {
     413: "too large",
     415: "wrong media type",
     422: "understood and refused; `errors` says field by field why",
+    504: "took too long",
     503: "the store is absent or full; try again after `Retry-After` seconds",
 }
 

@@ -13,11 +13,14 @@ from relay.ingress.http.body import json_response, read_json
 from relay.ingress.http.door import Door
 from relay.ingress.http.filters import ProbeRequest, invalid
 from relay.ingress.http.openapi import answers, takes
+from relay.ingress.http.problem import Problem
 from relay.model.address import normalize_domain, parse_address, parse_reverse_path
 from relay.net.resolver import Resolver
 
 #: Probes under way at a time; more wait their turn.
 SIDE_BY_SIDE = 4
+#: Seconds that a probe may take: the command line waits a little longer.
+LONGEST_S = 75.0
 
 
 class Probes:
@@ -35,7 +38,7 @@ class Probes:
             self.probe,
             methods=["POST"],
             summary="Look at the road to a domain: MX, hosts, TLS, limits; nothing is sent",
-            responses=answers(ProbeReport, 400, 415, 422),
+            responses=answers(ProbeReport, 400, 415, 422, 504),
             openapi_extra=takes(ProbeRequest, required=True),
         )
         return router
@@ -50,7 +53,11 @@ class Probes:
             resolver = Resolver.from_settings(settings)
             directory = load_directory(settings, resolver)
             try:
-                report = await probe(domain, directory, enquiry)
+                async with asyncio.timeout(LONGEST_S):
+                    report = await probe(domain, directory, enquiry)
+            except TimeoutError:
+                detail = f"the probe of {domain} took over {LONGEST_S:g} s; its hosts or DNS hang"
+                raise Problem(504, "probe_too_slow", detail) from None
             finally:
                 if directory.sts is not None:
                     await directory.sts.aclose()
