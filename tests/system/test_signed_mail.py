@@ -11,7 +11,7 @@ import dns.query
 from relay.ingress.labels import Labels
 from relay.policy.verp import BounceToken, VerpCodec
 from relay.settings.kinds import parse_listen
-from relay.smtp.dkim_key import make_key, zone_line
+from relay.smtp.dkim_key import DkimKey, make_key, zone_line
 from relay.store.meters import read_figures
 from tests.support.system import WAIT_S, System
 from tests.system.conftest import Start
@@ -49,14 +49,27 @@ def published(system: System, name: bytes) -> bytes:
     return b"".join(answer.answer[0][0].strings)
 
 
+def write_key(folder: Path, key: DkimKey) -> None:
+    """The key's file, there at once and whole."""
+    path = folder / "new"
+    path.touch(mode=0o600)
+    path.write_bytes(key.pem())
+    path.rename(folder / f"{key.selector}.pem")
+
+
+def assert_verified(system: System, copy: bytes) -> None:
+    """Both signatures are good by the keys that DNS tells."""
+    message = dkim.DKIM(copy)
+    for index in (0, 1):
+        assert message.verify(idx=index, dnsfunc=lambda name, timeout=5: published(system, name))
+
+
 async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our_reverse_paths(
     start: Start, tmp_path: Path
 ) -> None:
     keys = [make_key("example.org", "r1", "rsa"), make_key("example.org", "e1", "ed25519")]
     for key in keys:
-        path = tmp_path / f"{key.selector}.pem"
-        path.touch(mode=0o600)
-        path.write_bytes(key.pem())
+        write_key(tmp_path, key)
     system = await start(RELAY_CONFIG=CONFIG)
     for key in keys:
         value = zone_line(key.name, key.record).partition(" TXT ")[2].strip("()\n ")
@@ -78,11 +91,7 @@ async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our
     signed = [copy for copy in copies if copy.startswith(b"DKIM-Signature: ")]
     assert (len(copies), len(signed)) == (6, 5)
     for copy in signed:
-        message = dkim.DKIM(copy)
-        for index in (0, 1):
-            assert message.verify(
-                idx=index, dnsfunc=lambda name, timeout=5: published(system, name)
-            )
+        assert_verified(system, copy)
         assert b"list-unsubscribe:" in copy and b"list-unsubscribe-post:" in copy
 
     codec = VerpCodec.from_settings(system.settings)
@@ -104,8 +113,15 @@ async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our
         "x@elsewhere.test",
     }
 
+    new = make_key("example.org", "e1", "ed25519")
+    write_key(tmp_path, new)
     counted: dict[tuple[str, ...], int] = {}
     async with asyncio.timeout(WAIT_S):
         while not (counted.get(("no",)) == 1 and counted.get(("yes",), 0) >= 5):
             await asyncio.sleep(0.1)
             counted = (await read_figures(system.store)).counts.get("dkim", {})
+    await system.until_logged("dkim.keys_changed")
+    system.sink.set_dns(new.name, "TXT", f'"{new.record}"')
+    await system.until_delivered(await system.submit(["ann@omega.test"]))
+    (seen,) = system.sink.receipts(domain="omega.test")
+    assert_verified(system, system.sink.content(seen.number))
