@@ -14,8 +14,9 @@ from scripted_smtp import Certificate, Peer, Script, ScriptedServer
 
 from relay.cli.probe import exit_code_of, lines_of
 from relay.delivery.directory import load_directory
-from relay.delivery.probe import Enquiry, probe
+from relay.delivery.probe import probe
 from relay.delivery.probe_report import ProbeReport
+from relay.delivery.visits import Enquiry
 from relay.model.address import parse_address
 from relay.net.certificate import read_certificate
 from relay.net.resolver import Resolver

@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relay.delivery.directory import load_directory
-from relay.delivery.probe import Enquiry, probe
+from relay.delivery.probe import probe
 from relay.delivery.probe_report import ProbeReport
+from relay.delivery.visits import Enquiry
 from relay.ingress.http.body import json_response, read_json
 from relay.ingress.http.door import Door
 from relay.ingress.http.filters import ProbeRequest, invalid
