@@ -22,10 +22,13 @@ _PAUSE_S = 1.0
 
 
 def run_processes(
-    count: int, work: Callable[[], None], *, ports: Sequence[str], setting: str
+    count: int, work: Callable[[], None], *, ports: Sequence[tuple[str, str]]
 ) -> None:
-    """Run `work` in `count` processes until SIGTERM or SIGINT; one that dies is replaced."""
-    for text in ports:
+    """Run `work` in `count` processes until SIGTERM or SIGINT; one that dies is replaced.
+
+    `ports`: settings with the addresses that the work will listen on.
+    """
+    for setting, text in ports:
         _refuse_taken_port(text, setting)
     with _Bell() as bell:
         _watch(count, _refusing_once(work), bell)

@@ -158,6 +158,8 @@ def run(settings: Settings) -> None:
         run_processes(
             count,
             lambda: uvloop.run(serve(settings, shares_port=True)),
-            ports=[*settings.smtp.listen, *settings.intake.listen],
-            setting="smtp.listen",
+            ports=[
+                *(("smtp.listen", text) for text in settings.smtp.listen),
+                *(("intake.listen", text) for text in settings.intake.listen),
+            ],
         )

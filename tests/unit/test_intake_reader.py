@@ -175,3 +175,15 @@ def test_only_the_beginning_of_a_huge_message_is_looked_at() -> None:
     assert read_report(report + filler * (OCTETS // 72)).kind is Kind.BOUNCE
     hidden = b"Subject: hello\r\n\r\n" + filler * (OCTETS // 72) + report
     assert read_report(hidden).kind is Kind.UNKNOWN
+
+
+def test_encoded_word_of_no_charset_is_left_as_it_is() -> None:
+    fields = parts.fields_of("Subject: =?ut\ufffdf-8?B?aGk=?= =?utf-8?B?aGk=?=".encode())
+    assert fields.get("subject").startswith("=?ut")
+
+
+def test_encoded_words_are_read_unless_there_are_too_many() -> None:
+    few = parts.fields_of(b"Subject: " + b"=?utf-8?B?aGk=?= " * 3)
+    many = parts.fields_of(b"Subject: " + b"=?utf-8?B?" * 1000)
+    assert few.get("subject") == "hihihi"
+    assert many.get("subject").startswith("=?utf-8?B?=?utf-8?B?")

@@ -13,7 +13,7 @@ import binascii
 import quopri
 import re
 from collections.abc import Iterator
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 
@@ -26,6 +26,8 @@ PARTS = 50
 FIELDS = 300
 FIELD_OCTETS = 4096
 HEADER_OCTETS = 64 * 1024
+#: More of them in one field are left as they are: each that does not end is looked for to the end.
+_ENCODED_WORDS = 50
 #: Text of one part, decoded.
 TEXT_OCTETS = 64 * 1024
 
@@ -37,18 +39,21 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Fields:
-    """Header fields by lower-case name, unfolded, in their order."""
+    """Header fields by lower-case name, unfolded, in their order.
+
+    Encoded words (RFC 2047) are read of what is asked for only: each costs, and there may be many.
+    """
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self.pairs = pairs
 
     def get(self, name: str) -> str:
         """The first value; empty where there is none."""
-        return next((value for key, value in self.pairs if key == name), "")
+        return next((_readable(value) for key, value in self.pairs if key == name), "")
 
     def all(self, name: str) -> list[str]:
         """Every value of the name."""
-        return [value for key, value in self.pairs if key == name]
+        return [_readable(value) for key, value in self.pairs if key == name]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -73,14 +78,14 @@ def fields_of(block: bytes) -> Fields:
             value = (value + b" " + line.strip())[:FIELD_OCTETS]
             continue
         if name:
-            pairs.append((name, _readable(value)))
+            pairs.append((name, _text(value)))
         match = _FIELD.match(line)
         name, value = "", b""
         if match is not None and len(pairs) < FIELDS:
             name = match[1].decode("ascii").lower()
             value = line[match.end() :][:FIELD_OCTETS].rstrip()
     if name:
-        pairs.append((name, _readable(value)))
+        pairs.append((name, _text(value)))
     return Fields(pairs)
 
 
@@ -139,7 +144,7 @@ def content_type(value: str) -> tuple[str, str]:
     try:
         boundary = message.get_boundary() or ""
         return message.get_content_type(), boundary[:200]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (MessageError, ValueError, LookupError, TypeError, AttributeError):
         return "text/plain", ""
 
 
@@ -163,12 +168,17 @@ def _decoded(body: bytes, fields: Fields) -> str:
         return octets[:TEXT_OCTETS].decode("utf-8", "replace")
 
 
-def _readable(value: bytes) -> str:
-    """A field's value with its encoded words read (RFC 2047)."""
-    text = value.decode("utf-8", "replace")
-    if "=?" in text:
+def _text(value: bytes) -> str:
+    text = value.decode("utf-8", "replace").replace("\r", " ").replace("\n", " ")
+    return _CONTROL.sub("", text).strip()
+
+
+def _readable(text: str) -> str:
+    """A field's value with its encoded words read."""
+    if "=?" in text and text.count("=?") <= _ENCODED_WORDS:
         try:
             text = str(make_header(decode_header(text)))
-        except (HeaderParseError, ValueError, LookupError, binascii.Error):
+        except (MessageError, ValueError, LookupError, binascii.Error):
             pass
-    return _CONTROL.sub("", text.replace("\r", " ").replace("\n", " ")).strip()
+        text = _CONTROL.sub("", text.replace("\r", " ").replace("\n", " ")).strip()
+    return text
