@@ -83,6 +83,8 @@ class Carrier:
         self._token = token
         self._holder = token.partition(":")[0]
         self._measures = context.measures
+        self._results = context.tls_results
+        self._told_of: set[str] = set()
         self._session: Session | None = None
         self._endpoint: Endpoint | None = None
         self._next = 0
@@ -171,6 +173,7 @@ class Carrier:
             if self._session.extensions.chunking and self._is_bdat_forgone(endpoints[position]):
                 self._session.forgo_chunking()
             self._is_vouched_for, self._successes, self._is_spent = False, 0, False
+            self._told_of.clear()
             self.session_id = self._context.new_session_id()
             return True
         self.failure = _of_all(verdicts)
@@ -213,6 +216,8 @@ class Carrier:
 
     def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
         self._measures.not_opened(self.plan, failed)
+        if self._results is not None:
+            self._results.failed(endpoint, failed, self.plan)
         published = self._why_tls(endpoint, failed)
         verdict = published or classify_session_failure(
             failed.phase,
@@ -254,6 +259,8 @@ class Carrier:
         began = time.monotonic()
         self.connect_s = sum(self._session.timings.values()) if self._sent == 0 else 0.0
         self._load = load
+        if self._results is not None:
+            self._tell_tls(load.recipients[0].destination, self._session)
         announced = following.transaction if following and self._may_announce(following) else None
         trace: Trace | None = None
         if load.message.is_traced:
@@ -274,6 +281,12 @@ class Carrier:
         if not self._session.is_usable and not isinstance(result.broken, LeaseLost):
             self._blame(load, result)
         return result
+
+    def _tell_tls(self, domain: str, session: Session) -> None:
+        """Count the session for a domain whose mail it carries, once."""
+        if domain not in self._told_of and self._results is not None:
+            self._told_of.add(domain)
+            self._results.opened(domain, session, self.plan)
 
     def _may_announce(self, following: Load) -> bool:
         """Whether the next load may be told to the peer behind this one's dot."""

@@ -19,6 +19,7 @@ from relay.delivery.plan import Plan, plan_for
 from relay.delivery.reports import with_reports
 from relay.delivery.routes import Routes
 from relay.delivery.routing import Unroutable
+from relay.delivery.tls_results import TlsResults
 from relay.delivery.values import Endpoint
 from relay.model.lane import Lane
 from relay.model.message import ClaimedMessage, Outcome
@@ -98,6 +99,7 @@ class Context:
         self.retry_rules = _retry_rules(directory.settings, self.random)
         self.broken_bdat = BrokenHosts(BROKEN_BDAT_S)
         self.broken_tls = BrokenHosts(directory.settings.tls.remember_broken)
+        self.tls_results = TlsResults(directory, work) if directory.settings.tls.reports else None
         self.revoked: set[str] = set()
         self._lease = lease
         self._lanes = lanes

@@ -105,6 +105,8 @@ class Engine:
         ]
         if directory.signer is not None:
             self._tasks.append(asyncio.create_task(directory.signer.watch(), name="dkim"))
+        if (results := self._context.tls_results) is not None:
+            self._tasks.append(asyncio.create_task(results.run(), name="tls-reports"))
         if self.settings.tls.dane and not self._resolver.is_trusted:
             text = "no resolver is on loopback, and dns.trust_ad is off: DANE is not used"
             _log.warning("engine.dns_not_trusted", text=text)
@@ -246,6 +248,9 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError, StoreError):
+            if (results := self._context.tls_results) is not None:
+                await asyncio.wait_for(results.flush(), LAST_REPORT_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._reporter.report(), LAST_REPORT_S)
         await self._keeper.stop()

@@ -22,7 +22,7 @@ from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable, StaticRoute
 from relay.policy.shape import Shape, Shaping
 from relay.policy.tls import Security
-from relay.settings.schema import Mode, Settings, Without8BitMime
+from relay.settings.schema import Mode, Settings, TlsPolicy, Without8BitMime
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -89,7 +89,8 @@ async def plan_for(
             hello_name=own_name(settings),
             source_address=source_of(settings),
             tls=security.tls,
-            demanded_by="mta-sts" if security.mta_sts else "",
+            demanded_by="mta-sts" if security.is_by_mta_sts else "",
+            tries_verified=security.is_testing and security.tls is TlsPolicy.OPPORTUNISTIC,
             credentials=route.credentials if route else None,
             timeouts=settings.timeouts,
             allow_only_loopback=settings.delivery.mode is not Mode.LIVE,

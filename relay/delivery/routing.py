@@ -75,7 +75,7 @@ _decoder: msgspec.msgpack.Decoder[Routed | Unroutable] = msgspec.msgpack.Decoder
 def rules_digest(settings: Settings, routes: RouteTable, shaping: Shaping) -> bytes:
     """8 octets that change with all that routes follow from, besides DNS and a host's own names."""
     live = settings.delivery.mode is Mode.LIVE
-    tls = (settings.tls.mta_sts, settings.tls.dane)
+    tls = (settings.tls.mta_sts, settings.tls.dane, settings.tls.reports)
     said = (
         live,
         mx_port(settings),
@@ -145,6 +145,8 @@ async def resolve_destination(
     site = _site_of(routed.site, routed.hosts, shape.provider, shaping)
     if sts is not None and demanded is None and security.tls is not TlsPolicy.OFF:
         policy = await sts.of(destination)
+        if policy is not None and policy.mode is StsMode.TESTING and settings.tls.reports:
+            security = security.by_testing()
         if policy is not None and policy.mode is StsMode.ENFORCE:
             admitted = tuple(host for host in routed.hosts if policy.admits(host.name))
             if not admitted:

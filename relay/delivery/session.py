@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import msgspec
+
 from relay.delivery.broken_hosts import BrokenHosts
 from relay.delivery.link import Link
 from relay.delivery.opening import Opening
@@ -54,6 +56,8 @@ async def open_session(
     Under the opportunistic policy without credentials, a failed handshake is followed by one
     connection in clear to the same address (RFC 7435); `broken` remembers that.
     """
+    if dialogue.tries_verified and not endpoint.tlsa:
+        return await _open_verified_first(endpoint, dialogue, broken)
     may_go_clear = _may_go_clear(endpoint, dialogue)
     why = broken.why(endpoint) if broken is not None and may_go_clear else ""
     if not why:
@@ -71,6 +75,25 @@ async def open_session(
     if broken is not None and not broken.why(endpoint):
         broken.remember(endpoint, why)
     return Session(link, endpoint, dialogue, opening, why)
+
+
+async def _open_verified_first(
+    endpoint: Endpoint, dialogue: Dialogue, broken: BrokenHosts | None
+) -> "Session":
+    """A verified session, else what is demanded; it says why it could not be verified."""
+    verified = msgspec.structs.replace(
+        dialogue, tls=TlsPolicy.VERIFIED, demanded_by=dialogue.tls.value, tries_verified=False
+    )
+    try:
+        return await open_session(endpoint, verified)
+    except SessionFailed as failed:
+        if failed.phase != "tls":
+            raise
+        why = str(failed.reply or failed.cause or "TLS failed")
+    as_demanded = msgspec.structs.replace(dialogue, tries_verified=False)
+    session = await open_session(endpoint, as_demanded, broken)
+    session.unverified_because = why
+    return session
 
 
 def _may_go_clear(endpoint: Endpoint, dialogue: Dialogue) -> bool:
@@ -119,6 +142,8 @@ class Session:
             "policy": endpoint.demanded_by or dialogue.demanded_by or dialogue.tls.value
         }
         self.clear_because = clear_because
+        #: Why the session, tried as a verified one first, is none; empty: it was not tried, or is.
+        self.unverified_because = ""
         self.timings = opening.timings
         self.stages = opening.stages
         #: Transactions run so far, whatever came of them.

@@ -43,7 +43,8 @@ class Dialogue(msgspec.Struct, frozen=True):
     `source_address` is the local IP to connect from, or empty. `allow_only_loopback`: any other
     address is refused before a packet leaves (sink mode). `demanded_by`: "mta-sts" where it is the
     recipient domain's own policy that demands this of TLS. `chunking`: large content may go by
-    BDAT. `needs_8bitmime`: 8-bit content goes only where 8BITMIME is offered.
+    BDAT. `needs_8bitmime`: 8-bit content goes only where 8BITMIME is offered. `tries_verified`: a
+    verified session is tried first, and how that failed is told; then `tls` is all that is demanded.
     """
 
     hello_name: str
@@ -55,6 +56,7 @@ class Dialogue(msgspec.Struct, frozen=True):
     allow_only_loopback: bool = True
     chunking: bool = True
     needs_8bitmime: bool = False
+    tries_verified: bool = False
 
 
 class TransactionResult(msgspec.Struct, eq=False, kw_only=True):

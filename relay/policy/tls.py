@@ -46,7 +46,8 @@ class Security(msgspec.Struct, frozen=True):
     """What a lane demands of TLS; text form `tls`, `tls+mta-sts`, `tls+mta-sts.<digest>+dane`.
 
     `mta_sts`: demanded by MTA-STS policies, which admit the hosts of this digest; "all": all hosts
-    of the site. Empty: no policy has a word. `dane`: hosts may demand more by TLSA records.
+    of the site; "testing": how hosts would fare is to be reported, no more (RFC 8461 §5). Empty: no
+    policy has a word. `dane`: hosts may demand more by TLSA records.
     """
 
     tls: TlsPolicy
@@ -86,10 +87,23 @@ class Security(msgspec.Struct, frozen=True):
             mta_sts=_ALL if names == sorted(hosts) else digest,
         )
 
+    def by_testing(self) -> "Security":
+        """With an MTA-STS policy in testing mode."""
+        return msgspec.structs.replace(self, mta_sts=_TESTING)
+
+    @property
+    def is_testing(self) -> bool:
+        return self.mta_sts == _TESTING
+
+    @property
+    def is_by_mta_sts(self) -> bool:
+        """Whether an MTA-STS policy that is enforced demands it."""
+        return bool(self.mta_sts) and not self.is_testing
+
     @property
     def published(self) -> tuple[str, ...]:
         """By which means the recipient domain itself may demand it."""
-        return (*(("mta-sts",) if self.mta_sts else ()), *(("dane",) if self.dane else ()))
+        return (*(("mta-sts",) if self.is_by_mta_sts else ()), *(("dane",) if self.dane else ()))
 
 
-_ALL = "all"
+_ALL, _TESTING = "all", "testing"

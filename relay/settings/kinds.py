@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from relay.model.address import normalize_domain
+from relay.model.address import normalize_domain, parse_address
+from relay.model.errors import SubmissionRefused
 from relay.model.units import parse_duration_s, parse_size_octets
 from relay.settings.presets import find_preset
 from relay.settings.sentinel import is_sentinel_url, parse_sentinel_url
@@ -77,6 +78,13 @@ def _read_network(text: str) -> str:
 
 def _read_source_address(text: str) -> str:
     return str(ipaddress.ip_address(text.strip())) if text.strip() else ""
+
+
+def _read_optional_address(text: str) -> str:
+    try:
+        return str(parse_address(text)) if text.strip() else ""
+    except SubmissionRefused as error:
+        raise ValueError(str(error)) from None
 
 
 def _read_schedule(text: str) -> str:
@@ -148,6 +156,7 @@ KINDS: dict[str, Kind] = {
     "nameserver": Kind(_read_nameserver, 'the address of a resolver such as "127.0.0.53:53"'),
     "network": Kind(_read_network, 'a network such as "192.0.2.0/24"'),
     "source": Kind(_read_source_address, 'an address of this machine such as "192.0.2.1"'),
+    "address": Kind(_read_optional_address, 'a mail address such as "ann@example.org"'),
     "schedule": Kind(_read_schedule, 'delays such as "5m 15m 1h 4h*", the last repeated by *'),
     "redis_url": Kind(
         _read_redis_url,
@@ -183,6 +192,7 @@ Listen = Annotated[str, _kind("listen")]
 OptionalListen = Annotated[str, _kind("optional_listen")]
 Nameserver = Annotated[str, _kind("nameserver")]
 Network = Annotated[str, _kind("network")]
+OptionalAddress = Annotated[str, _kind("address")]
 SourceAddress = Annotated[str, _kind("source")]
 Schedule = Annotated[str, _kind("schedule")]
 RedisUrl = Annotated[str, _kind("redis_url", secret=True)]

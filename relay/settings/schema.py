@@ -16,6 +16,7 @@ from relay.settings.kinds import (
     Listen,
     Nameserver,
     Network,
+    OptionalAddress,
     OptionalListen,
     Port,
     PositiveCount,
@@ -148,6 +149,8 @@ class Tls(Section, frozen=True):
     remember_broken: Duration = 3600.0  # 0: TLS is tried with every connection
     mta_sts: bool = True  # RFC 8461
     dane: bool = False  # RFC 7672; needs a resolver that validates
+    reports: bool = False  # RFC 8460
+    report_contact: OptionalAddress = ""  # empty: postmaster at our own name
 
 
 class Dkim(Section, frozen=True):

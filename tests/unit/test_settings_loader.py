@@ -284,3 +284,11 @@ def test_settings_survive_the_way_through_the_environment() -> None:
     }
     settings = load_settings(flags=given, environ={})
     assert load_settings(environ=as_environment(settings, given)) == settings
+
+
+def test_address_of_a_setting_is_one_or_nothing() -> None:
+    given = {"RELAY_TLS_REPORT_CONTACT": "Tls@Example.org"}
+    assert load_settings(environ=given).tls.report_contact == "Tls@example.org"
+    for wrong in ("postmaster", "a@b.test\r\nBcc: c@d.test", "a@b.test, c@d.test"):
+        with pytest.raises(ConfigError, match="a mail address such as"):
+            load_settings(environ={"RELAY_TLS_REPORT_CONTACT": wrong})
