@@ -43,8 +43,8 @@ class Dialogue(msgspec.Struct, frozen=True):
     `source_address` is the local IP to connect from, or empty. `allow_only_loopback`: any other
     address is refused before a packet leaves (sink mode). `demanded_by`: "mta-sts" where it is the
     recipient domain's own policy that demands this of TLS. `chunking`: large content may go by
-    BDAT. `needs_8bitmime`: 8-bit content goes only where 8BITMIME is offered. `tries_verified`: a
-    verified session is tried first, and how that failed is told; then `tls` is all that is demanded.
+    BDAT. `needs_8bitmime`: 8-bit content goes only where 8BITMIME is offered. `tries_verified`:
+    a verified session is tried first, and how that failed is told; `tls` is all that is demanded.
     """
 
     hello_name: str

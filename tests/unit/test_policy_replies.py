@@ -252,6 +252,7 @@ class Exchange(msgspec.Struct):
     mail: Reply | None = Reply(250, None, ("ok",), "MAIL")
     data: Reply | None = Reply(354, None, ("go",), "DATA")
     final: Reply | None = Reply(250, None, ("ok",), "end-of-data")
+    finals: tuple[Reply | None, ...] = ()
     broken: Exception | None = None
     dot_sent: bool = True
     is_local: bool = False
