@@ -22,7 +22,7 @@ from relay.net.certificate import read_certificate
 from relay.net.resolver import Resolver
 from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Sink, TlsPolicy
 
-QUICK = Dns(timeout=0.5, lifetime=1.0)
+PATIENT = Dns(timeout=10.0, lifetime=20.0)
 ANN = Enquiry(parse_address("ann@shop.test"), parse_address("me@relay.test"))
 
 
@@ -41,7 +41,7 @@ async def probed(
     """The report on shop.test, whose first host does what the scripts say; the second is dead."""
     async with ScriptedServer(*scripts).running() as server:
         settings = Settings(
-            dns=QUICK,
+            dns=PATIENT,
             sink=Sink(dns=zone.nameserver, smtp=f"127.0.0.1:{server.port}"),
             **{"delivery": Delivery(mode=Mode.SINK, hostname="relay.test"), **more},
         )
@@ -213,7 +213,7 @@ async def test_password_of_a_smarthost_is_nowhere_in_the_report(
         url = f"smtp://user:{secret}@127.0.0.1:{server.port}"
         route = Route(domain="*", smarthost=url, tls=TlsPolicy.OFF)
         settings = Settings(
-            dns=QUICK,
+            dns=PATIENT,
             sink=Sink(dns=zone.nameserver),
             delivery=Delivery(mode=Mode.SINK, hostname="relay.test"),
             routes=(route,),
@@ -241,7 +241,7 @@ async def test_lmtp_host_behind_a_socket_is_probed(zone: ScriptedDns, tmp_path: 
     path = tmp_path / "lmtp"
     server = await asyncio.start_unix_server(lmtp, path)
     settings = Settings(
-        dns=QUICK,
+        dns=PATIENT,
         sink=Sink(dns=zone.nameserver),
         delivery=Delivery(mode=Mode.SINK, hostname="relay.test"),
         routes=(Route(domain="*", smarthost=f"lmtp://{path}"),),
