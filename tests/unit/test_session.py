@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 from scripted_smtp import Peer, ScriptedServer
 
@@ -23,6 +24,8 @@ from relay.model.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
+from relay.model.verdict import Scope, Severity
+from relay.policy.classify import classify_session_failure
 from relay.settings.schema import Timeouts, TlsPolicy
 
 RUNS_ON_BOTH_LOOPS = True
@@ -681,6 +684,33 @@ async def test_opening_failures_name_their_phase(
         assert failed.reply is not None
     else:
         assert isinstance(failed.cause, cause)
+
+
+@pytest.mark.parametrize("offer", ["STARTTLS", "AUTH PLAIN"])
+@pytest.mark.parametrize("answer", ["", "421 closing", "what?", "250-a\r\n251 b"])
+async def test_secured_opening_that_breaks_sends_no_mail(offer: str, answer: str) -> None:
+    heard: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.hello(offer)
+        await peer.hear(offer.split()[0])
+        if answer:
+            await peer.say(answer)
+        else:
+            peer.reset()
+        heard.append(await peer.gone())
+
+    credentials = Credentials("user", "secret") if offer != "STARTTLS" else None
+    how = msgspec.structs.replace(dialogue(), credentials=credentials)
+    async with ScriptedServer(script).running() as server:
+        with pytest.raises(SessionFailed) as caught:
+            await open_session(endpoint(server), how)
+    failed = caught.value
+    assert failed.phase == ("auth" if credentials else "tls")
+    assert b"MAIL" not in b"".join(heard)
+    verdict = classify_session_failure(failed.phase, failed.reply, failed.cause)
+    assert verdict.severity is Severity.TRANSIENT
+    assert verdict.scope in (Scope.HOST, Scope.ROUTE)
 
 
 async def test_refused_port_is_a_failure_to_connect() -> None:
