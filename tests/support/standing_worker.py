@@ -64,7 +64,7 @@ async def stand(address: str) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def transact(self: Session, transaction: Any, *, before_dot: Any, following: Any) -> Any:
+async def transact(self: Session, transaction: Any, *, before_dot: Any, **more: Any) -> Any:
     """One transaction, as far as its recipient goes."""
     address = transaction.forward_paths[0]
     line = line_of(address)
@@ -81,7 +81,7 @@ async def transact(self: Session, transaction: Any, *, before_dot: Any, followin
             _deaf[self._stream] = address
         return may_send
 
-    return await _transact(self, transaction, before_dot=gate, following=following)
+    return await _transact(self, transaction, before_dot=gate, **more)
 
 
 def end_attempt(self: Link) -> None:
