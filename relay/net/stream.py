@@ -154,7 +154,7 @@ class Stream(asyncio.Protocol):
             await self._wait(deadline)
         return True
 
-    async def start_tls(self, context: ResumingContext, host: str, timeout_s: float) -> None:
+    async def start_tls(self, context: ssl.SSLContext, host: str, timeout_s: float) -> None:
         """Encrypt; TlsFailed or DeadlineExpired, and the connection is gone.
 
         Octets received in clear and not read fail it: they cannot be told from an injection
@@ -178,11 +178,11 @@ class Stream(asyncio.Protocol):
                     ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
                 )
         except TimeoutError as error:
-            context.forget(name)
+            _forget_session(context, name)
             self._give_up(transport)
             raise DeadlineExpired("tls", timeout_s) from error
         except (OSError, ValueError) as error:
-            context.forget(name)
+            _forget_session(context, name)
             self._give_up(transport)
             raise TlsFailed(failure_text(error)) from error
         except BaseException:
@@ -333,17 +333,11 @@ async def connect(
     if allow_only_loopback and not is_loopback(address):
         raise ConnectFailed(f"{address} refused: in sink mode only loopback addresses are reached")
     sock = _socket_to(address, source_address)
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            if sock.family == socket.AF_UNIX:
-                await loop.sock_connect(sock, address)
-            else:
-                await loop.sock_connect(sock, (address, port))
-        if sock.family == socket.AF_UNIX:
-            _, stream = await loop.create_unix_connection(lambda: Stream(sock), sock=sock)
-        else:
-            _, stream = await loop.create_connection(lambda: Stream(sock), sock=sock)
+            destination = address if sock.family == socket.AF_UNIX else (address, port)
+            await asyncio.get_running_loop().sock_connect(sock, destination)
+        stream = await adopt(sock)
     except TimeoutError as error:
         sock.close()
         raise ConnectFailed(f"no connection within {timeout_s:g} s") from error
@@ -353,6 +347,17 @@ async def connect(
     except BaseException:
         sock.close()
         raise
+    return stream
+
+
+async def adopt(sock: socket.socket) -> Stream:
+    """A stream on a socket that is connected; the stream closes it."""
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    if sock.family == socket.AF_UNIX:
+        _, stream = await loop.create_unix_connection(lambda: Stream(sock), sock=sock)
+    else:
+        _, stream = await loop.create_connection(lambda: Stream(sock), sock=sock)
     return stream
 
 
@@ -376,6 +381,11 @@ def _socket_to(address: str, source_address: str) -> socket.socket:
         sock.close()
         raise ConnectFailed(f"cannot connect from {source_address}: {_text(error)}") from error
     return sock
+
+
+def _forget_session(context: ssl.SSLContext, host: str) -> None:
+    if isinstance(context, ResumingContext):
+        context.forget(host)
 
 
 def _unacknowledged(sock: socket.socket) -> int:

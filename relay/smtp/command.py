@@ -32,6 +32,8 @@ DATA: Final = "DATA"
 BDAT: Final = "BDAT"
 END_OF_DATA: Final = "end-of-data"
 RSET: Final = "RSET"
+NOOP: Final = "NOOP"
+VRFY: Final = "VRFY"
 QUIT: Final = "QUIT"
 #: What a reply that nobody asked for answers: legal only as 421 (RFC 5321 §3.8).
 UNASKED: Final = "nothing"
@@ -39,6 +41,7 @@ UNASKED: Final = "nothing"
 STARTTLS_LINE: Final = b"STARTTLS\r\n"
 DATA_LINE: Final = b"DATA\r\n"
 RSET_LINE: Final = b"RSET\r\n"
+NOOP_LINE: Final = b"NOOP\r\n"
 QUIT_LINE: Final = b"QUIT\r\n"
 LONE_DOT: Final = b".\r\n"
 AUTH_CANCEL: Final = b"*\r\n"
@@ -52,6 +55,7 @@ _QUOTED_PATH = re.compile(
     r'"(?:[^\x00-\x1f\x7f-\x9f"\\\u2028\u2029\ud800-\udfff]|\\[\x20-\x7e])*"'
     r"@[^\x00-\x20\x7f-\x9f<>\"\\\u2028\u2029\ud800-\udfff]+"
 )
+_VRFY = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,500}")
 _MECHANISM = re.compile(r"[A-Z0-9_\-]{1,20}")
 
 
@@ -125,6 +129,13 @@ def _checked(name: str, value: str, is_good: bool) -> bytes:
 def bdat(octets: int, *, is_last: bool) -> bytes:
     """BDAT for a chunk of so many octets, which follow it at once (RFC 3030 §2)."""
     return b"BDAT %d LAST\r\n" % octets if is_last else b"BDAT %d\r\n" % octets
+
+
+def vrfy(text: str) -> bytes:
+    """VRFY with an address or a user's name (RFC 5321 §4.1.1.6)."""
+    if _VRFY.fullmatch(text) is None:
+        raise LocalProtocolError(f"not a string that may stand in VRFY: {ascii(text)[:100]}")
+    return b"VRFY %b\r\n" % text.encode()
 
 
 def auth(mechanism: str, initial_response: bytes | None) -> bytes:

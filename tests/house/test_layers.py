@@ -18,6 +18,7 @@ FLOORS = {
     "store": 4,
     "net": 4,
     "delivery": 5,
+    "mailer": 5,
     "ingress": 6,
     "console": 7,
     "cli": 7,
