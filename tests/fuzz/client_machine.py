@@ -49,6 +49,7 @@ class Taken(msgspec.Struct):
     final: int = 0
     content: bytes = b""
     is_chunked: bool = False
+    finals: list[int] = []
 
 
 class Server:
@@ -57,8 +58,9 @@ class Server:
     `asked` counts what it was to answer.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, lmtp: bool = False) -> None:
         self._source = source
+        self._is_lmtp = lmtp
         self._input = b""
         self._in_content = False
         self._chunk_octets: int | None = None
@@ -107,7 +109,8 @@ class Server:
         if not self.is_private:
             assert not any(secret in line for secret in _SECRETS), "a password in clear"
         verb = line.split(b" ")[0].split(b":")[0].upper()
-        if verb in (b"EHLO", b"HELO"):
+        if verb in (b"EHLO", b"HELO", b"LHLO"):
+            assert (verb == b"LHLO") == self._is_lmtp, "the other protocol's greeting"
             return self._hello(verb)
         if verb == b"MAIL":
             assert not (self._is_open and self.is_honest), "MAIL inside a transaction"
@@ -122,6 +125,7 @@ class Server:
         if verb == b"DATA":
             return self._data()
         if verb == b"BDAT":
+            assert not self._is_lmtp, "BDAT in LMTP"
             return self._say(502)
         if verb == b"STARTTLS":
             return self._say(self._code(220, (454,)))
@@ -146,7 +150,7 @@ class Server:
         if 250 in taken.recipients:
             taken.data = self._code(354, (451, 554, 421))
         else:  # some servers take the content all the same
-            taken.data = self._source.one((503, 354))
+            taken.data = self._source.one((503, 354)) if not self._is_lmtp else 503
         self._in_content = taken.data == 354
         return self._say(taken.data)
 
@@ -181,10 +185,24 @@ class Server:
         taken = self.taken[-1]
         lines = octets.removeprefix(b"\r\n").split(b"\r\n") if octets else []
         taken.content = b"".join(line.removeprefix(b".") + b"\r\n" for line in lines)
-        taken.final = self._code(250, (450, 552, 554, 421))
         if self.is_honest and taken.content:
             assert 250 in taken.recipients, "content for nobody"
+        if self._is_lmtp:
+            return self._answer_each(taken)
+        taken.final = self._code(250, (450, 552, 554, 421))
         return self._say(taken.final)
+
+    def _answer_each(self, taken: Taken) -> bytes:
+        """LMTP: one reply for each accepted recipient, none after a 421."""
+        said = b""
+        for _ in range(taken.recipients.count(250)):
+            taken.final = self._code(250, (450, 552, 554, 421))
+            taken.finals.append(taken.final)
+            said += self._say(taken.final)
+            if self.is_gone:
+                break
+        self.asked += max(len(taken.finals) - 1, 0)
+        return said
 
     def _code(self, usual: int, others: tuple[int, ...]) -> int:
         return usual if self._source.chance(0.85) else self._source.one(others)
@@ -212,9 +230,9 @@ class Server:
 class Caller:
     """Uses the machine as the session does: opens, sends its transactions, quits."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, lmtp: bool = False) -> None:
         self._source = source
-        self.client = Client("relay.test", block_octets=source.one((8, 60, 131_072)))
+        self.client = Client("relay.test", block_octets=source.one((8, 60, 131_072)), lmtp=lmtp)
         self._left = [_transaction(source) for _ in range(1 + source.below(3))]
         self._wants_tls = source.chance(0.3)
         self._mechanism: sasl.Mechanism | None = None
@@ -284,7 +302,8 @@ class ClientMachineTarget(Target):
     name = "client-machine"
 
     def check(self, source: Source) -> None:
-        caller, server = Caller(source), Server(source)
+        lmtp = source.chance(0.2)
+        caller, server = Caller(source, lmtp=lmtp), Server(source, lmtp=lmtp)
         heard = server.greet()
         for _ in range(60):
             for segment in source.cut(heard):
@@ -368,6 +387,8 @@ def _check_same(exchanges: list[Exchange], taken: list[Taken]) -> None:
         assert exchange.mail is None or exchange.mail.code == noted.mail
         assert codes == noted.recipients[: len(codes)]
         assert exchange.data is None or exchange.data.code == noted.data
+        finals = [reply.code for reply in exchange.finals if reply is not None]
+        assert finals == noted.finals[: len(finals)]
         if exchange.final is not None:
             assert exchange.final.code == noted.final
             if exchange.final.is_positive:
