@@ -74,10 +74,10 @@ class TlsResults:
             self._policies[domain] = _of_tlsa(session.endpoint)
         if session.tls and not why:
             self._note(domain, SUCCESS + session.endpoint.host)
-        elif why:
+        elif session.tls or session.clear_because:
             self._note(domain, field_of(_failure(session.endpoint, plan, result_of(why), why)))
         else:
-            self._note(domain, field_of(_failure(session.endpoint, plan, NO_STARTTLS, "")))
+            self._note(domain, field_of(_failure(session.endpoint, plan, NO_STARTTLS, why)))
 
     def failed(self, endpoint: Endpoint, failed: SessionFailed, plan: Plan) -> None:
         """TLS did not come about, and so the session did not."""

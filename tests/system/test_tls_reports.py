@@ -23,6 +23,7 @@ EXPECTED = {
     "expiredcert.mtasts.test": ("sts", 0, {"certificate-expired"}),
     "mtaststesting.test": ("sts", 0, {"validation-failure"}),
     "badcert.mtaststesting.test": ("sts", 0, {"certificate-host-mismatch"}),
+    "notls.mtaststesting.test": ("sts", 0, {"starttls-not-supported"}),
     "dane.test": ("tlsa", 1, set()),
 }
 #: Whose mail waits, because the domain's policy is enforced.

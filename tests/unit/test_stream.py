@@ -93,8 +93,10 @@ async def test_read_gives_what_came_then_the_end() -> None:
 
 
 async def test_deadline_ends_a_read_and_the_next_one_may_be_later() -> None:
+    expired = asyncio.Event()
+
     async def script(peer: Peer) -> None:
-        await asyncio.sleep(0.15)
+        await expired.wait()
         await peer.say("late")
         await peer.gone()
 
@@ -102,6 +104,7 @@ async def test_deadline_ends_a_read_and_the_next_one_may_be_later() -> None:
         stream = await to(server)
         with pytest.raises(TimeoutError):
             await stream.read(soon(0.05))
+        expired.set()
         assert await stream.read(soon(2)) == b"late\r\n"
         with pytest.raises(TimeoutError):
             await stream.read(soon(0.05))

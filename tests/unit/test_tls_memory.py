@@ -160,3 +160,59 @@ async def test_host_that_takes_no_session_in_clear_either_is_not_remembered() ->
 
 def test_name_of_what_is_no_certificate_is_empty() -> None:
     assert peer_name(b"") == peer_name(b"\x30\x03abc") == ""
+
+
+# -- a policy in testing mode ----------------------------------------------------------------
+
+
+def in_testing_mode() -> Dialogue:
+    return Dialogue("relay.test", timeouts=TIMEOUTS, tries_verified=True)
+
+
+async def test_testing_mode_gives_a_verified_session_where_there_is_one(
+    certificate: Certificate,
+) -> None:
+    server = ScriptedServer(encrypted(certificate))
+    async with server.running():
+        session = await open_session(endpoint(server), in_testing_mode())
+        assert (session.tls["policy"], session.tls["verified"]) == ("opportunistic", True)
+        assert session.unverified_because == ""
+        await deliver(session)
+    assert server.connections == 1
+
+
+async def test_testing_mode_delivers_to_whom_cannot_be_verified_and_says_why(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    async def refused(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.starttls(other.server)
+
+    other = Certificate(tmp_path, "elsewhere.test")
+    server = ScriptedServer(refused, encrypted(other))
+    async with server.running():
+        session = await open_session(endpoint(server), in_testing_mode())
+        assert session.tls["verified"] is False
+        assert "certificate not accepted" in session.unverified_because
+        await deliver(session)
+    assert server.connections == 2
+
+
+async def test_testing_mode_delivers_in_clear_to_whom_has_no_tls_and_says_why() -> None:
+    async def without(peer: Peer) -> None:
+        await peer.hello("PIPELINING")
+        await peer.hear("STARTTLS")
+        await peer.say("502 5.5.1 no such command")
+
+    async def plain(peer: Peer) -> None:
+        await peer.hello("PIPELINING")
+        await peer.take()
+        await peer.goodbye()
+
+    server = ScriptedServer(without, plain)
+    async with server.running():
+        session = await open_session(endpoint(server), in_testing_mode())
+        assert session.tls == {}
+        assert "502" in session.unverified_because
+        await deliver(session)
+    assert server.connections == 2
