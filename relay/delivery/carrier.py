@@ -7,7 +7,6 @@ every few successes while the window of feedback is what keeps mail waiting.
 import time
 from collections import deque
 
-import msgspec
 import structlog
 
 from relay.delivery.context import Context
@@ -16,15 +15,13 @@ from relay.delivery.lanes import SLOW_S
 from relay.delivery.load import Load
 from relay.delivery.outcomes import FAULT_OF_HOST, NOT_THE_RECIPIENT, lacks_extension
 from relay.delivery.plan import Plan
+from relay.delivery.refusals import verdict_of_failure, verdict_of_loop
 from relay.delivery.session import Session, SessionFailed, open_session
 from relay.delivery.trace import Trace
 from relay.delivery.values import Endpoint, Transaction, TransactionResult
 from relay.model.errors import DeadlineExpired, LeaseLost, RemoteProtocolError
 from relay.model.units import rfc3339
 from relay.model.verdict import Scope, Severity, Verdict
-from relay.policy.classify import classify_loop, classify_session_failure
-from relay.policy.mx import host_name
-from relay.policy.reasons import verdict as verdict_of
 from relay.smtp.extensions import NO_EXTENSIONS
 from relay.store.limits import Report
 from relay.store.views import QueueMatch
@@ -37,12 +34,6 @@ DOMAIN_REST_S = 300.0
 SUCCESSES_TOLD = 5
 
 _BREAKING = frozenset({Scope.SITE, Scope.PROVIDER, Scope.ROUTE})
-
-#: What a recipient domain publishes of TLS, as it is called where it is told of.
-_PUBLISHED = {
-    "mta-sts": "the domain's MTA-STS policy demands it",
-    "dane": "its TLSA records demand it",
-}
 
 _log = structlog.get_logger("relay.session")
 
@@ -164,8 +155,10 @@ class Carrier:
                 )
                 break
             self._measures.opened(self.plan, self._session.timings, self._session.tls)
-            if self._is_ourselves():
-                verdicts.append(await self._leave_ourselves(endpoints[position]))
+            looped = verdict_of_loop(self.plan, self._session)
+            if looped is not None:
+                verdicts.append(looped)
+                await self._leave_ourselves(endpoints[position], looped)
                 break  # all hosts that follow are no better than we are
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
             mails = self.plan.shape.mails_per_connection
@@ -194,17 +187,9 @@ class Carrier:
             and failure.scope is Scope.HOST
         )
 
-    def _is_ourselves(self) -> bool:
-        assert self._session is not None
-        name = self._session.server_name
-        return bool(name) and host_name(name) == host_name(self.plan.own_name)
-
-    async def _leave_ourselves(self, endpoint: Endpoint) -> Verdict:
+    async def _leave_ourselves(self, endpoint: Endpoint, looped: Verdict) -> None:
         """A host with our own name takes no mail of ours: it would come back."""
         await self._drop(polite=True)
-        looped = classify_loop(
-            endpoint.host, self.plan.own_name, is_by_smarthost=self.plan.is_by_smarthost
-        )
         _log.warning(
             "session.loop",
             mx_host=endpoint.host,
@@ -212,20 +197,12 @@ class Carrier:
             site=self.plan.lane.site,
             text=looped.text,
         )
-        return looped
 
     def _refused(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict:
         self._measures.not_opened(self.plan, failed)
         if self._results is not None:
             self._results.failed(endpoint, failed, self.plan)
-        published = self._why_tls(endpoint, failed)
-        verdict = published or classify_session_failure(
-            failed.phase,
-            failed.reply,
-            failed.cause,
-            provider=self.plan.provider or None,
-            rules=self._context.rules,
-        )
+        verdict = verdict_of_failure(self.plan, endpoint, failed, self._context.rules)
         _log.info(
             "session.failed",
             mx_host=endpoint.host,
@@ -235,22 +212,7 @@ class Carrier:
             reason=verdict.reason,
             detail=str(failed.reply or failed.cause or ""),
         )
-        if published is None and failed.reply is None and failed.cause is not None:
-            who = f"{endpoint.host} [{endpoint.address}]: {failed.cause}"
-            text = f"{verdict.text.removesuffix('.')} ({who[:200]})."
-            return msgspec.structs.replace(verdict, text=text)
         return verdict
-
-    def _why_tls(self, endpoint: Endpoint, failed: SessionFailed) -> Verdict | None:
-        """The verdict where TLS did not come about that the recipient domain itself demands."""
-        demanded_by = endpoint.demanded_by or self.plan.dialogue.demanded_by
-        if failed.phase != "tls" or not demanded_by:
-            return None
-        failure = verdict_of(Severity.TRANSIENT, Scope.HOST, "tls_failed", failed.reply)
-        what = str(failed.reply or failed.cause or "it did not come about")[:200]
-        who = f"{endpoint.host} [{endpoint.address}]: {what}; {_PUBLISHED[demanded_by]}"
-        text = f"{failure.text.removesuffix('.')} ({who})."
-        return msgspec.structs.replace(failure, text=text)
 
     async def send(self, load: Load, following: Load | None) -> TransactionResult:
         """One transaction; the connection is given up when it broke."""

@@ -16,13 +16,13 @@ from relay.delivery.probe_report import (
     TlsReport,
     VerdictReport,
 )
+from relay.delivery.refusals import verdict_of_failure, verdict_of_loop
 from relay.delivery.session import Session, open_session
 from relay.delivery.values import Dialogue, Endpoint, SessionFailed, Transaction
 from relay.model.address import Address
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.certificate import read_certificate
-from relay.policy.classify import classify_loop, classify_session_failure, classify_transaction
-from relay.policy.mx import host_name
+from relay.policy.classify import classify_transaction
 from relay.settings.schema import TlsPolicy
 from relay.smtp.command import EHLO, HELO, LHLO
 
@@ -62,26 +62,10 @@ class Visits:
         except SessionFailed as failed:
             return self._not_opened(endpoint, failed)
         self._sessions[position] = session
-        own = self._plan.own_name
-        looped = bool(own) and host_name(session.server_name) == host_name(own)
-        verdict = (
-            classify_loop(endpoint.host, own, is_by_smarthost=self._plan.is_by_smarthost)
-            if looped
-            else None
-        )
-        return _opened(endpoint, session, verdict)
+        return _opened(endpoint, session, verdict_of_loop(self._plan, session))
 
     def _not_opened(self, endpoint: Endpoint, failed: SessionFailed) -> HostReport:
-        verdict = classify_session_failure(
-            failed.phase,
-            failed.reply,
-            failed.cause,
-            provider=self._provider,
-            rules=self._rules,
-        )
-        if failed.reply is None and failed.cause is not None:
-            text = f"{verdict.text.removesuffix('.')} ({str(failed.cause)[:200]})."
-            verdict = msgspec.structs.replace(verdict, text=text)
+        verdict = verdict_of_failure(self._plan, endpoint, failed, self._rules)
         lines = failed.dialogue.split("\n")
         return HostReport(
             host=endpoint.host,
