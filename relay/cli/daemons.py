@@ -59,7 +59,7 @@ def relay_programs(settings: Settings, base: Mapping[str, str]) -> list[Program]
         programs.append(_relay("sink", ["sink"], base, _SINK, _MARGIN_S))
     workers = range(1, process_count(settings) + 1)
     programs += [worker_program(settings, base, number) for number in workers]
-    if settings.smtp.listen:
+    if settings.smtp.listen or settings.intake.listen:
         programs.append(_relay("smtpd", ["smtpd"], base, _DOORS, door_s))
     programs.append(_relay("http", ["http"], base, _DOORS, door_s))
     return programs
