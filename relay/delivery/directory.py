@@ -37,9 +37,13 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 def load_directory(
-    settings: Settings, resolver: Resolver, cache: DnsCache | None = None
+    settings: Settings, resolver: Resolver, cache: DnsCache | None = None, *, signs: bool = True
 ) -> Directory:
-    """Read everything; ConfigError names what is wrong."""
+    """Read everything; ConfigError names what is wrong.
+
+    Who only looks where mail would go has no use for keys, and may not be allowed to read them
+    (`signs` False).
+    """
     routes = RouteTable.from_settings(settings)
     shaping, rules = load_rule_files(settings)
     return Directory(
@@ -51,7 +55,7 @@ def load_directory(
         hello_name=own_name(settings),
         digest=rules_digest(settings, routes, shaping),
         sts=StsPolicies.from_settings(settings, resolver, cache),
-        signer=signer_of(settings),
+        signer=signer_of(settings) if signs else None,
         reverse_paths=ReversePaths.from_settings(settings, routes),
     )
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.delivery.directory import load_directory
+from relay.delivery.directory import Directory, load_directory
 from relay.delivery.probe import probe
 from relay.delivery.probe_report import ProbeReport
 from relay.delivery.visits import Enquiry
@@ -16,7 +16,9 @@ from relay.ingress.http.filters import ProbeRequest, invalid
 from relay.ingress.http.openapi import answers, takes
 from relay.ingress.http.problem import Problem
 from relay.model.address import normalize_domain, parse_address, parse_reverse_path
+from relay.model.errors import ConfigError
 from relay.net.resolver import Resolver
+from relay.settings.schema import Settings
 
 #: Probes under way at a time; more wait their turn.
 SIDE_BY_SIDE = 4
@@ -52,7 +54,7 @@ class Probes:
         settings = self._door.settings
         async with self._places:
             resolver = Resolver.from_settings(settings)
-            directory = load_directory(settings, resolver)
+            directory = _directory(settings, resolver)
             try:
                 async with asyncio.timeout(LONGEST_S):
                     report = await probe(domain, directory, enquiry)
@@ -64,6 +66,14 @@ class Probes:
                     await directory.sts.aclose()
                 await resolver.aclose()
         return json_response(report)
+
+
+def _directory(settings: Settings, resolver: Resolver) -> Directory:
+    """The configuration as it is in the files now."""
+    try:
+        return load_directory(settings, resolver, signs=False)
+    except ConfigError as error:
+        raise Problem(500, "configuration_invalid", str(error)) from None
 
 
 def _domain(given: str) -> str:
