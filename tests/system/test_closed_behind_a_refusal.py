@@ -1,4 +1,4 @@
-"""A receiver that refuses and closes at once, as Outlook does, has refused; QUIT changes nothing."""
+"""A receiver that refuses and closes at once, as Outlook does, has refused; QUIT is no matter."""
 
 import pytest
 
