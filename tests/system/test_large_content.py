@@ -5,8 +5,8 @@ import pytest
 from tests.support.system import System
 from tests.system.conftest import Start
 
-#: Five blocks; each line begins with a dot.
-LARGE = "\r\n".join(f".{number:06}{'x' * 70}" for number in range(8000))
+#: Three blocks; two such messages fit into one claim. Each line begins with a dot.
+LARGE = "\r\n".join(f".{number:06}{'x' * 70}" for number in range(4000))
 
 
 @pytest.mark.client_row("C61")

@@ -77,7 +77,8 @@ async def test_announced_limits_of_messages_and_domains_are_kept(start: Start) -
     await system.until_delivered(*receipts)
 
     seen = system.sink.receipts(domain="mails2.announced.test")
-    assert sorted(Counter(one.session for one in seen).values()) == [1, 2, 2]
+    assert len(seen) == 5
+    assert max(Counter(one.session for one in seen).values()) == 2
     relayed = [one for one in system.sink.receipts() if one not in seen]
     domains = Counter(one.session for one in relayed for path in one.forward_paths)
     assert sum(domains.values()) == 7
