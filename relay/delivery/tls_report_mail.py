@@ -9,13 +9,13 @@ import msgspec
 
 from relay.model.address import Address
 from relay.model.ids import new_queue_id
-from relay.policy.tls_report import TlsReport
+from relay.policy.tls_report import DomainReport
 
 _LINE_OCTETS = 57
 
 
 def compose_tls_report(
-    report: TlsReport, domain: str, to: Address, *, hostname: str, now: float
+    report: DomainReport, domain: str, to: Address, *, hostname: str, now: float
 ) -> tuple[str, bytes]:
     """Message-ID and content (CRLF) of the report of a domain for one address."""
     unique = new_queue_id(now)
@@ -53,7 +53,7 @@ def compose_tls_report(
     return message_id, "\r\n".join(lines).encode()
 
 
-def _sentences(report: TlsReport, domain: str, hostname: str) -> list[str]:
+def _sentences(report: DomainReport, domain: str, hostname: str) -> list[str]:
     summaries = [policy.summary for policy in report.policies]
     good = sum(one.total_successful_session_count for one in summaries)
     bad = sum(one.total_failure_session_count for one in summaries)
@@ -69,6 +69,6 @@ def _encoded(octets: bytes) -> list[str]:
     return [base64.b64encode(octets[at : at + _LINE_OCTETS]).decode() for at in pieces]
 
 
-def _second(report: TlsReport, which: str) -> int:
+def _second(report: DomainReport, which: str) -> int:
     text = getattr(report.date_range, f"{which}_datetime")
     return int(datetime.fromisoformat(text).timestamp())

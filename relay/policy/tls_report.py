@@ -138,7 +138,7 @@ class PolicyReport(_Kebab, frozen=True):
     failure_details: tuple[FailureDetails, ...]
 
 
-class TlsReport(_Kebab, frozen=True):
+class DomainReport(_Kebab, frozen=True):
     """What a domain is told of a day (RFC 8460 §4.4)."""
 
     organization_name: str
@@ -157,7 +157,7 @@ def make_report(
     organization: str,
     contact: str,
     report_id: str,
-) -> TlsReport:
+) -> DomainReport:
     """The report of what was counted by text form."""
     failures = {field: count for field, count in counts.items() if field != SUCCESS}
     details = tuple(
@@ -171,7 +171,7 @@ def make_report(
         )
         for failure, count in ((_failures.decode(field), n) for field, n in failures.items())
     )
-    return TlsReport(
+    return DomainReport(
         organization_name=organization,
         date_range=DateRange(start_datetime=f"{day}T00:00:00Z", end_datetime=f"{day}T23:59:59Z"),
         contact_info=contact,

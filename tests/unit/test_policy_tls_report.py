@@ -12,9 +12,9 @@ from relay.delivery.tls_report_mail import compose_tls_report
 from relay.model.address import parse_address
 from relay.policy.tls_report import (
     SUCCESS,
+    DomainReport,
     Failure,
     Policy,
-    TlsReport,
     day_of,
     field_of,
     make_report,
@@ -25,7 +25,7 @@ from relay.policy.tls_report import (
 FAILURE = Failure("certificate-expired", "mx1.a.test", "192.0.2.1", "192.0.2.9", "has expired")
 
 
-def report() -> TlsReport:
+def report() -> DomainReport:
     return make_report(
         "a.test",
         "2026-11-21",
@@ -156,7 +156,7 @@ def test_message_carries_the_report_as_the_standard_asks() -> None:
     assert name.startswith("relay.example!a.test!1795219200!1795305599!")
     assert name.endswith(".json.gz")
     octets = gzip.decompress(attached.get_content())
-    assert msgspec.json.decode(octets, type=TlsReport) == report()
+    assert msgspec.json.decode(octets, type=DomainReport) == report()
 
 
 def test_day_is_one_of_utc() -> None:

@@ -10,7 +10,7 @@ from relay.ingress.http import filters, shapes
 from relay.ingress.http.filters import ProbeRequest
 from relay.ingress.http.problem import ProblemShape
 from relay.ingress.message import Message
-from relay.policy.tls_report import TlsReport
+from relay.policy.tls_report import DomainReport
 
 _REF = "#/components/schemas/{name}"
 _STRUCTS = (
@@ -21,7 +21,7 @@ _STRUCTS = (
     filters.VerbRequest,
     ProbeReport,
     ProbeRequest,
-    TlsReport,
+    DomainReport,
     *(
         value
         for name, value in vars(shapes).items()

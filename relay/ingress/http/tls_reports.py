@@ -13,7 +13,7 @@ from relay.ingress.http.filters import invalid
 from relay.ingress.http.openapi import answers
 from relay.model.address import normalize_domain
 from relay.model.errors import NotFound
-from relay.policy.tls_report import TlsReport, day_of, make_report
+from relay.policy.tls_report import DomainReport, day_of, make_report
 from relay.store.tls_counts import TlsCounts
 
 
@@ -31,7 +31,7 @@ class TlsReports:
             self.report,
             methods=["GET"],
             summary="The TLS report (RFC 8460) of a domain as it would be sent",
-            responses=answers(TlsReport, 404, 422),
+            responses=answers(DomainReport, 404, 422),
         )
         return router
 
