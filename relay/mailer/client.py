@@ -18,6 +18,7 @@ from typing import Self
 
 from relay.mailer.auth import Auth, Server
 from relay.mailer.dialogue import CommandRefused, Dialogue, require
+from relay.model.dsn import RecipientDsn, notify_letters
 from relay.model.errors import ConnectFailed, LocalProtocolError, RelayError, RemoteProtocolError
 from relay.model.reply import Reply
 from relay.net.stream import Stream, adopt, connect, is_loopback
@@ -243,9 +244,20 @@ class AsyncSmtpClient:
         line = self._mail_line(reverse_path, size, is_8bit, smtputf8, ret, envid)
         return require(await self._dialogue.ask((command.MAIL, line)))
 
-    async def rcpt(self, forward_path: str) -> Reply:
-        """Name one recipient; CommandRefused where it is not taken."""
-        return require(await self._dialogue.ask((command.RCPT, command.rcpt(forward_path))))
+    async def rcpt(self, forward_path: str, *, notify: str = "", orcpt: str = "") -> Reply:
+        """Name one recipient; CommandRefused where it is not taken.
+
+        `notify` is NEVER, or of SUCCESS,FAILURE,DELAY (RFC 3461 §4.1), `orcpt` as `rfc822;` and
+        the address in xtext; both are left out where DSN is not offered.
+        """
+        line = command.rcpt(forward_path)
+        if (notify or orcpt) and self.extensions.dsn:
+            try:
+                asked = RecipientDsn(notify_letters(notify) if notify else "", orcpt)
+            except ValueError:
+                raise LocalProtocolError(f"not a NOTIFY: {ascii(notify)[:100]}") from None
+            line = command.rcpt_with_dsn(forward_path, asked)
+        return require(await self._dialogue.ask((command.RCPT, line)))
 
     async def data(self) -> "DataWriter":
         """Begin the content: write it, in pieces of any size, then close for the reply."""

@@ -142,9 +142,9 @@ class SmtpClient:
             )
         )
 
-    def rcpt(self, forward_path: str) -> Reply:
+    def rcpt(self, forward_path: str, *, notify: str = "", orcpt: str = "") -> Reply:
         """As `AsyncSmtpClient.rcpt`."""
-        return self._do(self._client.rcpt(forward_path))
+        return self._do(self._client.rcpt(forward_path, notify=notify, orcpt=orcpt))
 
     def data(self) -> "SyncDataWriter":
         """As `AsyncSmtpClient.data`."""

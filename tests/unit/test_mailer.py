@@ -105,6 +105,33 @@ async def test_every_command_is_a_method_and_several_messages_go_on_one_connecti
     assert got == [ON_WIRE, ON_WIRE]
 
 
+@pytest.mark.parametrize(
+    ("offer", "parameters"), [("DSN", " NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o@y.test"), ("SIZE", "")]
+)
+async def test_reports_are_asked_for_where_the_server_offers_them(
+    offer: str, parameters: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 mx.test")
+        await peer.hear("EHLO")
+        await peer.say("250-mx.test", f"250 {offer}")
+        await peer.hear("MAIL FROM:<a@b.test>")
+        await peer.say("250 ok")
+        assert await peer.hear() == f"RCPT TO:<x@y.test>{parameters}"
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async with ScriptedServer(script).running() as server:
+        smtp = await client_of(server)
+        await smtp.mail("a@b.test")
+        if parameters:
+            for wrong in ({"notify": "NEVER,DELAY"}, {"orcpt": "rfc822;a b"}):
+                with pytest.raises(LocalProtocolError):
+                    await smtp.rcpt("x@y.test", **wrong)
+        await smtp.rcpt("x@y.test", notify="delay,success", orcpt="rfc822;o@y.test")
+        await smtp.quit()
+
+
 async def test_server_without_ehlo_is_greeted_with_helo() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 old")
