@@ -30,7 +30,7 @@ from relay.telemetry.log import get_logger
 
 #: How long Redis may take to open its socket before we say so; loading may take longer.
 _REDIS_OPENS_S = 10.0
-_LISTENING_S = 10.0
+_LISTENING_S = 30.0
 _log = get_logger()
 
 
