@@ -32,7 +32,7 @@ def send(port: int, envelope_id: str, to: str) -> None:
 def reports(system: System, at_least: int) -> dict[str, dict[str, str]]:
     """The fields of each report that came, by the envelope id that came back."""
     found = {}
-    for receipt in system.sink.receipts(recipient="me@home.test", at_least=at_least):
+    for receipt in system.sink.receipts(recipient="me@home.test", at_least=at_least, timeout_s=30):
         assert receipt.reverse_path == ""
         content = system.sink.content(receipt.number)
         report = email.message_from_bytes(content, policy=email.policy.default)

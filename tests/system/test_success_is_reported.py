@@ -35,7 +35,7 @@ async def test_sender_gets_the_reports_that_he_asked_for_and_no_others(start: St
     await system.until_event("recipient.failed", 3)
     await system.until_event("recipient.delivered", 5)
 
-    seen = system.sink.receipts(recipient="me@home.test", at_least=2)
+    seen = system.sink.receipts(recipient="me@home.test", at_least=2, timeout_s=30)
     reports = {}
     for receipt in seen:
         assert receipt.reverse_path == ""
@@ -74,7 +74,7 @@ def report_goes_to_a_sender_beyond_ascii(system: System, port: int) -> None:
         assert client.mail("müller@home.test", ["SMTPUTF8", "BODY=8BITMIME"])[0] == 250
         assert client.rcpt(address, ["ORCPT=utf-8;j\\x{F6}rg@old.test"])[0] == 250
         assert client.data("Subject: grüße\r\n\r\nbody\r\n".encode())[0] == 250
-    (receipt,) = system.sink.receipts(recipient="müller@home.test", at_least=1)
+    (receipt,) = system.sink.receipts(recipient="müller@home.test", at_least=1, timeout_s=30)
     assert receipt.reverse_path == "" and receipt.flags == ()
     assert "SMTPUTF8" in receipt.mail_parameters
     content = system.sink.content(receipt.number)
@@ -99,7 +99,7 @@ async def test_mailbox_by_lmtp_is_reported_as_delivered(start: Start, tmp_path: 
         dsn = Dsn(recipients=asked)
         await system.submit(to, ingress="smtp", sender="me@home.test", dsn=dsn)
         await system.until_event("recipient.delivered", 4)
-    seen = system.sink.receipts(recipient="me@home.test", at_least=2)
+    seen = system.sink.receipts(recipient="me@home.test", at_least=2, timeout_s=30)
     contents = sorted(system.sink.content(receipt.number) for receipt in seen)
     (delivered,) = [content for content in contents if b"\r\nAction: delivered\r\n" in content]
     (failed,) = [content for content in contents if b"\r\nAction: failed\r\n" in content]
