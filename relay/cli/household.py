@@ -18,7 +18,7 @@ from relay.cli.faults import CommandFailed
 from relay.cli.output import Output
 from relay.cli.supervisor import Supervisor
 from relay.delivery.routing import doubt_of_name
-from relay.model.errors import ConfigError, RelayError
+from relay.model.errors import ConfigError, RelayError, ScriptMismatch
 from relay.settings.files import data_folder
 from relay.settings.kinds import ListenAddress, parse_listen
 from relay.settings.loader import Loaded, listens
@@ -205,6 +205,9 @@ class Household:
     async def _check_store(self, redis: PrivateRedis, supervisor: Supervisor) -> None:
         try:
             await check_store(redis.url, str(self.settings.delivery.mode))
+        except ScriptMismatch as error:
+            way_out = f"; or give up all mail in it: remove {redis.folder}"
+            supervisor.give_up(os.EX_CONFIG, f"{error}{way_out}")
         except RelayError as error:
             supervisor.give_up(os.EX_CONFIG, str(error))
 

@@ -1,7 +1,7 @@
 """Names of keys: `relay:<mode>:{r0}:…`; the hash tag keeps all of one shard together."""
 
 #: What this version writes; scripts refuse a store of another schema.
-SCHEMA = "1"
+SCHEMA = "2"
 
 CLASS_LETTER = {"transactional": "t", "bulk": "b"}
 CLASS_OF_LETTER = {letter: name for name, letter in CLASS_LETTER.items()}

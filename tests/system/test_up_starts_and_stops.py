@@ -65,6 +65,19 @@ def test_up_again_finds_its_data(tmp_path: Path) -> None:
         assert redis(path, b"GET kept") == b"$1"
 
 
+def test_up_says_how_to_be_rid_of_data_of_another_version(tmp_path: Path) -> None:
+    with household(tmp_path) as house:
+        house.start_ready()
+        folder = house.data / "sink"
+        redis(folder / "redis.sock", b"HSET relay:sink:{r0}:meta schema 1\r\n")
+        house.end()
+        done = house.run("up")
+        assert done.returncode == os.EX_CONFIG
+        assert "the store has schema 1" in done.stderr
+        assert done.stderr.endswith(f"remove {folder}\n")
+        assert not house.processes()
+
+
 def redis(path: Path, command: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
