@@ -8,9 +8,11 @@ becomes events before the 250, so a sender whom we cannot serve at present keeps
 import time
 from collections.abc import Awaitable, Callable
 
+from relay.delivery.directory import load_rule_files
 from relay.delivery.intake.matching import Telling, tellings_of, token_of
 from relay.delivery.intake.reader import read_report
 from relay.delivery.intake.report import Report
+from relay.ingress.store_link import StoreLink
 from relay.ingress.submit import Draft
 from relay.model.address import Address, parse_address
 from relay.model.errors import ConfigError, SubmissionRefused
@@ -19,7 +21,7 @@ from relay.model.message import Receipt
 from relay.policy.rules import Rules
 from relay.policy.verp import BounceToken, VerpCodec
 from relay.settings.schema import Settings
-from relay.store.incoming import Told
+from relay.store.incoming import Told, tell
 from relay.telemetry.log import get_logger
 from relay.telemetry.meter import Meter
 
@@ -86,3 +88,21 @@ def _fixed_address(text: str) -> str:
         return str(parse_address(text)).lower()
     except SubmissionRefused as refused:
         raise ConfigError(f"intake.addresses: {refused.findings[0].message}") from None
+
+
+def intake_of(settings: Settings, link: StoreLink) -> Intake:
+    """The bounce intake over this process's store; ConfigError where it could believe nobody."""
+    _, rules = load_rule_files(settings)
+
+    async def tell_store(telling: Telling, keep_s: float) -> Told:
+        return await tell(
+            link.store,
+            telling.queue_id,
+            telling.number,
+            event=telling.event,
+            address=telling.address,
+            keep_s=keep_s,
+            data=telling.data,
+        )
+
+    return Intake(settings, rules, tell_store, link.meter)

@@ -7,13 +7,11 @@ import asyncio
 import logging
 import signal
 import ssl
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from relay.delivery.directory import load_rule_files
-from relay.delivery.intake.matching import Telling
 from relay.ingress.gate import Gate
-from relay.ingress.intake import Intake
 from relay.ingress.prefork import run_processes
 from relay.ingress.smtp_session import SubmissionSession
 from relay.ingress.smtp_transaction import Surroundings
@@ -23,9 +21,11 @@ from relay.model.errors import ConfigError
 from relay.policy.route import RouteTable
 from relay.settings.kinds import parse_listen
 from relay.settings.schema import Settings
-from relay.store.incoming import Told, tell
 from relay.telemetry.log import get_logger
 from relay.telemetry.meter import Meter
+
+if TYPE_CHECKING:
+    from relay.ingress.intake import Intake
 
 #: How long sessions may take to finish the message they are sending when the listener stops.
 DRAIN_S = 30.0
@@ -46,7 +46,7 @@ class Listener:
         shares_port: bool = False,
         tls_context: ssl.SSLContext | None = None,
         meter: Meter | None = None,
-        intake: Intake | None = None,
+        intake: "Intake | None" = None,
     ) -> None:
         self._section = "intake" if intake is not None else "smtp"
         self._listen = settings.intake.listen if intake is not None else settings.smtp.listen
@@ -117,6 +117,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
     link = StoreLink(lambda meter: open_store(settings, "relay-smtpd", meter), role="smtpd")
     listeners = [Listener(settings, link, shares_port=shares_port, meter=link.meter)]
     if settings.intake.listen:
+        from relay.ingress.intake import intake_of  # what reads reports is loaded where it is used
+
         intake = intake_of(settings, link)
         listeners.append(Listener(settings, link, shares_port=shares_port, intake=intake))
     try:
@@ -129,24 +131,6 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
     finally:
         await asyncio.gather(*(listener.stop(settings.up.drain) for listener in listeners))
         await link.close()
-
-
-def intake_of(settings: Settings, link: StoreLink) -> Intake:
-    """The bounce intake over this process's store; ConfigError where it could believe nobody."""
-    _, rules = load_rule_files(settings)
-
-    async def tell_store(telling: Telling, keep_s: float) -> Told:
-        return await tell(
-            link.store,
-            telling.queue_id,
-            telling.number,
-            event=telling.event,
-            address=telling.address,
-            keep_s=keep_s,
-            data=telling.data,
-        )
-
-    return Intake(settings, rules, tell_store, link.meter)
 
 
 def run(settings: Settings) -> None:
