@@ -104,6 +104,8 @@ def classify_reply(
         severity, scope, reason = _about_route(reply, scope, reason)
     elif reply.command in _OPENING:
         severity, scope, reason = _about_host(reply, scope, reason)
+    elif scope is Scope.ROUTE:
+        severity = Severity.TRANSIENT  # our account (X.7.8): what is about it bounces no mail
     elif reason == "too_many_recipients" and reply.command == "RCPT":
         # RFC 5321 §4.5.3.1.10: 552 as 452; fewer recipients make any of these succeed.
         severity, scope = Severity.TRANSIENT, Scope.TRANSACTION

@@ -252,6 +252,12 @@ def test_exact_enhanced_code_beats_a_text_for_everyone() -> None:
     assert verdict.reason == "no_such_mailbox"
 
 
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA", "end-of-data"])
+def test_answer_about_our_account_bounces_no_mail_wherever_it_comes(command: str) -> None:
+    verdict = classify_reply(Reply(500, "5.7.8", ("credentials invalid",), command))
+    assert (verdict.severity, verdict.scope) == (Severity.TRANSIENT, Scope.ROUTE)
+
+
 _CODES = st.integers(min_value=200, max_value=599)
 _STATUSES = st.none() | st.from_regex(r"[245]\.[0-9]{1,2}\.[0-9]{1,3}", fullmatch=True)
 _WORDS = ["spam", "user unknown", "quota", "full", "greylisted", "TLS required", "4.7.28", "rate"]
