@@ -238,14 +238,16 @@ async def _run(settings: SinkSettings, on_ready: Callable[[Sink], None] | None) 
 
 
 @contextlib.contextmanager
-def background_sink(settings: SinkSettings = EPHEMERAL) -> Iterator[SinkClient]:
+def background_sink(
+    settings: SinkSettings = EPHEMERAL, limits: Limits | None = None
+) -> Iterator[SinkClient]:
     """A sink in a thread of its own, for tests without an event loop; gives its client."""
     ready = threading.Event()
     state: dict[str, Any] = {}
 
     async def serve() -> None:
         state["loop"], state["stopping"] = asyncio.get_running_loop(), asyncio.Event()
-        async with Sink(settings) as sink:
+        async with Sink(settings, limits=limits) as sink:
             state["address"] = sink.control_address
             ready.set()
             await state["stopping"].wait()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from relay.model.message import Submission
-from tests.support.system import System
+from tests.support.system import RECEIPTS, System
 
 FINAL = (
     "recipient.delivered",
@@ -83,7 +83,9 @@ async def balance(system: System) -> Ledger:
             ledger.uncertain.add(name)
         elif event.type == "recipient.duplicate":
             ledger.duplicates.add(name)
-    for seen in await asyncio.to_thread(system.sink.receipts, limit=1_000_000):
+    receipts = await asyncio.to_thread(system.sink.receipts, limit=RECEIPTS)
+    assert len(receipts) < RECEIPTS, "old receipts are gone: keep more"
+    for seen in receipts:
         queue_id = seen.message_id.strip("<>").partition("@")[0]
         ledger.copies.update((queue_id, path) for path in seen.forward_paths)
     return ledger

@@ -25,6 +25,7 @@ from relay.policy.route import RouteTable
 from relay.settings.loader import load_settings
 from relay.settings.schema import Sink as SinkSettings
 from relay.sim.client import SinkClient
+from relay.sim.receipts import Limits
 from relay.sim.server import background_sink
 from relay.store.events import StoredEvent
 from relay.store.queue import Store
@@ -36,6 +37,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.replica_set import ReplicaSet
 
 WAIT_S = 30.0
+#: What receivers saw is kept that far back: accounts are made of all of it.
+RECEIPTS = 1_000_000
 
 #: Fast retries, so that a schedule of several steps fits into a test.
 QUICK = {
@@ -459,7 +462,7 @@ async def running_system(
     redis = redis or RedisServer(folder)
     redis.start()
     try:
-        with background_sink(_SINK) as sink:
+        with background_sink(_SINK, Limits(receipts=RECEIPTS)) as sink:
             system = System(folder, redis, sink, extra)
             try:
                 await system.connect()
