@@ -18,12 +18,16 @@ from bench.stores import Plan, stored
 from bench.system import Relay
 
 A_SECOND = 20
+LOOK_EVERY_S = 5
 TARGET_MS = 250.0
 _CONTENT = b"From: <shop@example.org>\r\nSubject: your code\r\n\r\n123456\r\n"
 
 
-async def _transact(relay: Relay, domain: str, count: int) -> dict[str, float]:
-    """Send at a steady rate; when each was submitted."""
+async def _transact(relay: Relay, domain: str, count: int, watch: Watch) -> dict[str, float]:
+    """Send at a steady rate; when each was submitted.
+
+    Receipts are looked at meanwhile: the simulated internet keeps the newest only.
+    """
     sent: dict[str, float] = {}
     async with relay.client() as client:
         began, tasks = time.monotonic(), []
@@ -36,6 +40,8 @@ async def _transact(relay: Relay, domain: str, count: int) -> dict[str, float]:
         for number in range(count):
             await asyncio.sleep(max(0.0, began + number / A_SECOND - time.monotonic()))
             tasks.append(asyncio.create_task(send(number)))
+            if number % (A_SECOND * LOOK_EVERY_S) == 0:
+                await asyncio.to_thread(watch.look)
         await asyncio.gather(*tasks)
     return sent
 
@@ -54,13 +60,13 @@ def run(run: Run) -> list[Result]:
             time.sleep(3)
             began, bulk = time.monotonic(), relay.received()
             letters = receiver.received()
-            sent = uvloop.run(_transact(relay, domain, run.size(600, 200)))
+            watch = Watch(relay.sink, reverse_path="shop@example.org")
+            sent = uvloop.run(_transact(relay, domain, run.size(600, 200), watch))
             seconds = time.monotonic() - began
             letters = receiver.received() - letters
             bulk = relay.received() - bulk - len(sent)
             newsletter.terminate()
             newsletter.wait()
-            watch = Watch(relay.sink, reverse_path="shop@example.org")
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline and len(watch.accepted_at) < len(sent):
                 watch.look()
