@@ -134,10 +134,12 @@ async def test_wake_up_runs_its_task_in_a_real_worker(
         },
     )
     try:
-        wait_until(done.exists, (tmp_path / "worker.log").read_text())
+        wait_until(
+            lambda: done.exists() and done.read_text() == "ran\n",
+            (tmp_path / "worker.log").read_text(),
+        )
     finally:
         processes.kill(worker)
-    assert done.read_text() == "ran\n"
 
 
 def test_broker_is_the_redis_of_the_data() -> None:
