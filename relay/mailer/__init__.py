@@ -14,7 +14,8 @@ queued, resolved or sent again; for that there is `relay.Relay`.
 """
 
 from relay.mailer.auth import Auth, PasswordAuth, Server, TokenAuth
-from relay.mailer.client import AsyncSmtpClient, DataWriter
+from relay.mailer.client import AsyncSmtpClient
+from relay.mailer.data_writer import DataWriter
 from relay.mailer.dialogue import CommandRefused
 from relay.mailer.shortcuts import async_send_mail, send_mail
 from relay.mailer.sync import SmtpClient, SyncDataWriter

@@ -3,7 +3,6 @@
 Rules of this file:
 - EHLO is said by itself before the first command that needs it, HELO where EHLO is unknown.
 - A refusal raises CommandRefused and leaves the session usable, but for 421.
-- A message that breaks off in the middle is never ended by a dot: the connection is dropped.
 """
 
 import asyncio
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.mailer.auth import Auth, Server
+from relay.mailer.data_writer import DataWriter
 from relay.mailer.dialogue import CommandRefused, Dialogue, require
 from relay.model.dsn import RecipientDsn, notify_letters
 from relay.model.errors import ConnectFailed, LocalProtocolError, RelayError, RemoteProtocolError
@@ -24,14 +24,12 @@ from relay.model.reply import Reply
 from relay.net.stream import Stream, adopt, connect, is_loopback
 from relay.net.tls import client_context
 from relay.smtp import command, sasl
-from relay.smtp.content import ContentEncoder, has_nul, is_8bit, wire_octets
+from relay.smtp.content import has_nul, is_8bit, wire_octets
 from relay.smtp.extensions import NO_EXTENSIONS, Extensions, parse_extensions
 from relay.smtp.sasl import Channel
 
-#: RFC 5321 §4.5.3.2: five minutes for most replies, ten for the one to the final dot.
-TIMEOUT_S, END_OF_DATA_S = 300.0, 600.0
-#: Octets handed to the kernel at a time.
-_BLOCK = 128 * 1024
+#: RFC 5321 §4.5.3.2: five minutes for most replies.
+TIMEOUT_S = 300.0
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>\d{1,5})")
 
 
@@ -259,7 +257,7 @@ class AsyncSmtpClient:
             line = command.rcpt_with_dsn(forward_path, asked)
         return require(await self._dialogue.ask((command.RCPT, line)))
 
-    async def data(self) -> "DataWriter":
+    async def data(self) -> DataWriter:
         """Begin the content: write it, in pieces of any size, then close for the reply."""
         (reply,) = await self._dialogue.ask((command.DATA, command.DATA_LINE))
         if not reply.is_intermediate:
@@ -295,7 +293,12 @@ class AsyncSmtpClient:
             with contextlib.suppress(RelayError):
                 await self.reset()
             raise CommandRefused(next(iter(refused.values())) if sender.is_positive else sender)
-        writer = await self.data()
+        try:
+            writer = await self.data()
+        except CommandRefused:
+            with contextlib.suppress(RelayError):
+                await self.reset()
+            raise
         await writer.write(content)
         await writer.close()
         return refused
@@ -371,62 +374,6 @@ class AsyncSmtpClient:
             reply = require(await self._dialogue.ask((command.HELO, line)))
         self._is_greeted = True
         return reply
-
-
-class DataWriter:
-    """The content of one message: line ends become CRLF, dots are stuffed, `close` ends it.
-
-    As a context manager it closes at the end, and drops the connection after an exception.
-    """
-
-    def __init__(self, dialogue: Dialogue) -> None:
-        self._dialogue = dialogue
-        self._encoder = ContentEncoder()
-        self._is_closed = False
-        #: The server's answer to the message, once it is closed.
-        self.reply: Reply | None = None
-
-    async def write(self, content: bytes) -> None:
-        """The next piece; LocalProtocolError where it has a NUL, and the connection is dropped."""
-        if self._is_closed:
-            raise LocalProtocolError("the message is closed")
-        for start in range(0, len(content), _BLOCK):
-            block = content[start : start + _BLOCK]
-            if has_nul(block):
-                await self.abort()
-                raise LocalProtocolError("content with a NUL octet, which SMTP cannot carry")
-            await self._dialogue.write(self._encoder.encode(block))
-
-    async def close(self) -> Reply:
-        """End the message; the reply that takes it. CommandRefused where it is not taken."""
-        if self._is_closed:
-            raise LocalProtocolError("the message is closed")
-        self._is_closed = True
-        dot = (command.END_OF_DATA, self._encoder.finish())
-        timeout_s = max(END_OF_DATA_S, self._dialogue.timeout_s)
-        self.reply = require(await self._dialogue.ask(dot, timeout_s=timeout_s))
-        return self.reply
-
-    async def abort(self) -> None:
-        """Drop the connection: the server must not take what it has for a message."""
-        self._is_closed = True
-        await self._dialogue.end(LocalProtocolError("a message was broken off"))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._is_closed:
-            return
-        if error is None:
-            await self.close()
-        else:
-            await self.abort()
 
 
 def _offer(line: str) -> tuple[str, str]:

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from relay.mailer.auth import Auth
-from relay.mailer.client import TIMEOUT_S, AsyncSmtpClient, DataWriter
+from relay.mailer.client import TIMEOUT_S, AsyncSmtpClient
+from relay.mailer.data_writer import DataWriter
 from relay.model.errors import ConnectionLost, LocalProtocolError
 from relay.model.reply import Reply
 from relay.smtp.extensions import Extensions

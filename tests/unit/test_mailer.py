@@ -261,13 +261,20 @@ async def test_message_that_nobody_takes_is_refused_and_the_next_may_follow() ->
         await peer.hear("RCPT")
         await peer.say("250 ok", "250 ok")
         await peer.hear("DATA")
+        await peer.say("451 4.3.0 not now")
+        await peer.hear("RSET")
+        await peer.say("250 ok")
+        await peer.hear("MAIL")
+        await peer.hear("RCPT")
+        await peer.say("250 ok", "250 ok")
+        await peer.hear("DATA")
         await peer.say("354 go")
         await peer.content()
         await peer.say("554 5.6.0 spam")
         await peer.goodbye()
 
     async with ScriptedServer(script).running() as server, await client_of(server) as smtp:
-        for command in ("RCPT", "MAIL", "end-of-data"):
+        for command in ("RCPT", "MAIL", "DATA", "end-of-data"):
             with pytest.raises(CommandRefused) as refused:
                 await smtp.send("a@b.test", ["x@y.test"], MESSAGE)
             assert refused.value.reply.command == command
