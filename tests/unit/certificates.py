@@ -26,11 +26,15 @@ class Issued(msgspec.Struct, frozen=True):
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
+    def pem_with_key(self, *issuers: "Issued") -> bytes:
+        """What a server's file holds: this certificate, those of its issuers, and the key."""
+        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return b"".join([self.pem, *(one.pem for one in issuers), key])
+
     def server(self, folder: Path, *issuers: "Issued") -> ssl.SSLContext:
         """The context of a server that shows this certificate and those of its issuers."""
-        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         file = folder / f"{self.certificate.serial_number}.pem"
-        file.write_bytes(b"".join([self.pem, *(one.pem for one in issuers), key]))
+        file.write_bytes(self.pem_with_key(*issuers))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         return context
