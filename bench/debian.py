@@ -1,62 +1,71 @@
-"""Debian's packages, unpacked into a cache folder and never installed: nothing of them starts."""
+"""Programs of Debian's packages, unpacked into a cache folder: nothing is installed."""
 
 import fcntl
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-
-class NotToBeHad(Exception):
-    """Raised when Debian's archive does not give the packages; the text says why."""
-
-
-def cache() -> Path:
-    """The folder where programs of others are kept, for tests and benchmarks alike."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relay-bench"
+#: In an unpacked folder: what was asked for, and then each package with its version.
+_LIST = "unpacked"
 
 
-def lacks_commands(what: str) -> str:
-    """Why nothing can be unpacked here; empty: it can. `what` names the program it is for."""
-    for command in ("apt-get", "dpkg-deb"):
-        if shutil.which(command) is None:
-            return f"the command {command} is missing: {what} is taken from Debian's package"
-    return ""
+class PackagesUnavailable(RuntimeError):
+    """Packages cannot be fetched: no network, no apt, or no such package."""
 
 
-def unpacked(name: str, *packages: str) -> Path:
-    """The folder `name` of the cache with these packages in it, as if it were `/`.
+def unpacked(root: Path, *names: str) -> Path:
+    """The folder `root` with the files of these packages and of what they need beyond the system's.
 
-    They are fetched where they are not there yet, without what they depend on. Two processes may
-    ask at once: one fetches, the other waits.
+    It is filled once, by one process at a time. PackagesUnavailable says what apt said.
     """
-    cache().mkdir(parents=True, exist_ok=True)
-    root, wanted = cache() / name, " ".join(packages)
-    with (cache() / f"{name}.lock").open("w") as lock:
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        complete = root / "complete"
-        if not complete.is_file() or complete.read_text() != wanted:
-            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache()) as folder:
-                fresh = _unpack(Path(folder), packages)
-                (fresh / "complete").write_text(wanted)
-                shutil.rmtree(root, ignore_errors=True)
-                fresh.rename(root)
+        if not _listed(root)[:1] == [" ".join(names)]:
+            _fill(root, names)
     return root
 
 
-def _unpack(folder: Path, packages: tuple[str, ...]) -> Path:
-    download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *packages]
-    fetched = subprocess.run(download, cwd=folder, check=False, capture_output=True, text=True)
-    if fetched.returncode:  # a machine whose lists of packages are old, or were never fetched
-        subprocess.run(["apt-get", "update", "-qq"], check=False, capture_output=True)
-        fetched = subprocess.run(download, cwd=folder, check=False, capture_output=True, text=True)
-    if fetched.returncode:
-        raise NotToBeHad(f"Debian's {packages[0]} cannot be had: {fetched.stderr.strip()[-200:]}")
-    root = folder / "root"
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
-    if (root / "lib").is_dir():  # /lib is /usr/lib
-        shutil.copytree(root / "lib", root / "usr/lib", dirs_exist_ok=True, symlinks=True)
-    root.chmod(0o755)
-    return root
+def version(root: Path, name: str) -> str:
+    """The version of an unpacked package, without Debian's revision: such as 3.7.11."""
+    (line,) = (line for line in _listed(root)[1:] if line.startswith(f"{name}_"))
+    return line.split("_")[1].rpartition("-")[0]
+
+
+def _listed(root: Path) -> list[str]:
+    path = root / _LIST
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _fill(root: Path, names: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(prefix="relay-packages-") as folder:
+        (Path(folder) / "partial").mkdir()
+        if error := _fetch(folder, names):  # lists of packages that are old, or were never fetched
+            subprocess.run(["apt-get", "update", "-qq"], check=False, capture_output=True)
+            error = _fetch(folder, names)
+        if error:
+            raise PackagesUnavailable(
+                f"Debian's packages {' '.join(names)} cannot be fetched: {error}"
+            )
+        packages = sorted(Path(folder).glob("*.deb"))
+        for package in packages:
+            subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
+    listed = [" ".join(names), *(package.name for package in packages)]
+    (root / _LIST).write_text("\n".join(listed) + "\n")
+
+
+def _fetch(folder: str, names: tuple[str, ...]) -> str:
+    """Fetch packages and what they need that is not installed; what went wrong."""
+    options = (
+        f"Dir::Cache::archives={folder}",
+        "Debug::NoLocking=1",
+        "APT::Sandbox::User=root",
+    )
+    command = ["apt-get", "-qq", "-y", "install", "--download-only", "--reinstall"]
+    command += ["--no-install-recommends", *(f"-o{option}" for option in options), *names]
+    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    fetched = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment
+    )
+    return fetched.stderr.strip()[-300:] if fetched.returncode else ""

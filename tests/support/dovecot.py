@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.debian import NotToBeHad, lacks_commands, unpacked
+from bench.debian import PackagesUnavailable, unpacked
 from bench.processes import wait_for_listener
 from tests.support.ports import free_ports
 
@@ -28,11 +28,7 @@ PASSWORD = "s3cret, =x"
 #: Whose mailbox holds 4,000 octets; Dovecot says so behind the content, as LMTP lets it.
 SMALL_BOX = "small"
 _OWNER = "mail"
-_NAMES = (
-    *("dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "dovecot-submissiond"),
-    *("libapparmor1", "libexttextcat-2.0-0", "libicu72", "liblua5.3-0", "libsodium23"),
-    *("libstemmer0d", "libtirpc3", "libwrap0"),
-)
+_PACKAGES = ("dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "dovecot-submissiond")
 _CONF = """\
 base_dir = {base}/run
 state_dir = {base}/state
@@ -113,11 +109,9 @@ def why_not() -> str:
     """Why this machine cannot have a Dovecot of the test's own; empty: it can."""
     if os.geteuid() != 0:
         return "Dovecot is started by root only: run the tests as root"
-    if lacks := lacks_commands("Dovecot"):
-        return lacks
-    for command in ("unshare", "mount"):
+    for command in ("apt-get", "dpkg-deb", "unshare", "mount"):
         if shutil.which(command) is None:
-            return f"the command {command} is missing (Debian: util-linux, mount)"
+            return f"the command {command} is missing (Debian: apt, dpkg, util-linux, mount)"
     with tempfile.TemporaryDirectory() as folder:
         laid = _over_usr(Path(folder), "true")
         probe = subprocess.run(laid, capture_output=True, text=True, check=False)
@@ -165,10 +159,7 @@ def neighbour_dovecot(
 
     It offers STARTTLS where it has a certificate (PEM with the key).
     """
-    try:
-        root = unpacked("dovecot", *_NAMES)
-    except NotToBeHad as error:
-        pytest.skip(str(error))
+    root = _unpack()
     # Not in the test's folder: the owner of the mail could not get there.
     with tempfile.TemporaryDirectory(prefix="relay-dovecot-") as folder:
         base = Path(folder)
@@ -184,6 +175,20 @@ def neighbour_dovecot(
             yield dovecot
         finally:
             _end(process)
+
+
+def _unpack() -> Path:
+    """Debian's packages with the libraries they need, below /usr where they run."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    try:
+        root = unpacked(home / "relay-bench" / "dovecot", *_PACKAGES)
+    except PackagesUnavailable as error:
+        pytest.skip(str(error))
+    # /lib is /usr/lib; what was laid there once stays.
+    if (root / "lib").is_dir():
+        subprocess.run(["cp", "-a", f"{root}/lib/.", f"{root}/usr/lib/"], check=True)
+        shutil.rmtree(root / "lib")
+    return root
 
 
 def _over_usr(files: Path, command: str) -> list[str]:
