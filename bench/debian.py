@@ -22,7 +22,7 @@ def unpacked(root: Path, *names: str) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _listed(root)[:1] == [" ".join(names)]:
+        if _listed(root)[:1] != [" ".join(names)]:
             _fill(root, names)
     return root
 
@@ -65,7 +65,5 @@ def _fetch(folder: str, names: tuple[str, ...]) -> str:
     command = ["apt-get", "-qq", "-y", "install", "--download-only", "--reinstall"]
     command += ["--no-install-recommends", *(f"-o{option}" for option in options), *names]
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    fetched = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment
-    )
+    fetched = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     return fetched.stderr.strip()[-300:] if fetched.returncode else ""
