@@ -68,6 +68,7 @@ for command in "$@"; do
     fi
     package=$command
     [ "$command" = ip ] && package=iproute2
+    [ "$command" = node ] && package=nodejs
     install_packages "$command is missing" "$package"
 done
 

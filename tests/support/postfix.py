@@ -24,22 +24,28 @@ def why_not() -> str:
 
 
 class _Neighbour(Postfix):
+    settings = f"transport_maps = inline:{{{SINK_DOMAIN}=discard:}}\n"
+
     def _lay_out(self) -> Path:
         conf = super()._lay_out()
         with (conf / "main.cf").open("a", encoding="utf-8") as main:
-            main.write(f"transport_maps = inline:{{{SINK_DOMAIN}=discard:}}\n")
+            main.write(self.settings)
         return conf
 
 
 @contextlib.contextmanager
-def neighbour_postfix(*, port: int, receiver: tuple[str, int]) -> Iterator[Postfix]:
+def neighbour_postfix(
+    *, port: int, receiver: tuple[str, int], settings: str = ""
+) -> Iterator[Postfix]:
     """Postfix on `port`; its mail goes to `receiver`, that to SINK_DOMAIN into nothing.
 
-    The package is kept where the benchmarks keep it.
+    `settings` are more lines of main.cf. The package is kept where the benchmarks keep it.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     # Not in the test's folder: the queue's owner could not get there.
     with tempfile.TemporaryDirectory(prefix="relay-postfix-") as folder:
         base = Path(folder) / "postfix"
-        with _Neighbour(home / "relay-bench", base, port=port, receiver=receiver) as postfix:
+        postfix = _Neighbour(home / "relay-bench", base, port=port, receiver=receiver)
+        postfix.settings += settings
+        with postfix:
             yield postfix
