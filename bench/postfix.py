@@ -13,8 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.debian import unpacked
 from bench.processes import cpu_seconds, wait_for_listener
 
+#: With what a login at it takes.
+PACKAGES = ("postfix", "libsasl2-modules", "libsasl2-modules-db", "sasl2-bin")
 _OWNER = "mail"
 _GROUP = "news"
 _PRIVATE = (
@@ -50,6 +53,7 @@ in_flow_delay = 0
 maillog_file = {base}/log/maillog
 maillog_file_prefixes = {base}
 import_environment = MAIL_CONFIG
+  SASL_PATH={root}/usr/lib/x86_64-linux-gnu/sasl2
   LD_LIBRARY_PATH={root}/usr/lib/postfix:{root}/usr/lib/x86_64-linux-gnu
 """
 
@@ -76,21 +80,8 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 def unpack(cache: Path) -> Path:
-    """Fetch Debian's package and unpack it and the libraries it needs; the folder with `usr`."""
-    root = cache / "postfix"
-    if (root / "usr/lib/postfix/sbin/master").is_file():
-        return root
-    packages = cache / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    names = ["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"]
-    download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *names]
-    first = subprocess.run(download, cwd=packages, check=False, capture_output=True)
-    if first.returncode != 0:  # a machine whose lists of packages are old, or were never fetched
-        subprocess.run(["apt-get", "update", "-qq"], check=False, capture_output=True)
-        subprocess.run(download, cwd=packages, check=True, stdout=subprocess.DEVNULL)
-    for package in packages.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
-    return root
+    """Debian's package, unpacked with the libraries it needs; the folder with `usr`."""
+    return unpacked(cache / "postfix", *PACKAGES)
 
 
 def libraries(root: Path) -> str:
@@ -138,7 +129,7 @@ class Postfix:
         (conf / "master.cf").write_text(_MASTER.format(port=self.port))
         return conf
 
-    def start(self) -> None:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start the master and wait for its listener."""
         conf = self._lay_out()
         self._process = subprocess.Popen(
@@ -154,6 +145,7 @@ class Postfix:
         )
         process = self._process
         wait_for_listener("127.0.0.1", self.port, lambda: process.poll() is None)
+        return process
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far, ended ones included."""
@@ -161,9 +153,9 @@ class Postfix:
         return cpu_seconds(self._process.pid)
 
     def stop(self) -> None:
-        """End all of its processes."""
+        """End all of its processes; asked politely it would wait for its log for 5 s."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGTERM)
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
 
     def __enter__(self) -> Self:
