@@ -27,7 +27,7 @@ _NODEMAILER = """\
 const nodemailer = require(process.argv[1]);
 const given = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const transport = nodemailer.createTransport(
-  {host: "127.0.0.1", port: given.port, secure: false, ignoreTLS: true, name: "client.test"});
+  {host: "127.0.0.1", port: given.port, secure: false, name: "client.test"});
 if (given.raw) given.mail.raw = Buffer.from(given.raw, "base64");
 transport.sendMail(given.mail).then(
   (info) => console.log(JSON.stringify({status: "ok", text: JSON.stringify(info)})),
