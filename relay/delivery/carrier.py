@@ -70,6 +70,8 @@ class Carrier:
         #: Of the present connection in the log, and what it took where it has carried one load.
         self.session_id = ""
         self.connect_s = 0.0
+        #: Whether its host does not offer 8BITMIME.
+        self.is_7bit_only = False
         self._context = context
         self._token = token
         self._holder = token.partition(":")[0]
@@ -163,6 +165,7 @@ class Carrier:
             self._next, self._endpoint, self._sent = position, endpoints[position], 0
             mails = self.plan.shape.mails_per_connection
             self._limits = HostLimits(self._session.extensions, mails)
+            self.is_7bit_only = not self._session.extensions.eight_bit_mime
             if self._session.extensions.chunking and self._is_bdat_forgone(endpoints[position]):
                 self._session.forgo_chunking()
             self._is_vouched_for, self._successes, self._is_spent = False, 0, False

@@ -19,6 +19,7 @@ from relay.delivery.plan import Plan, plan_for
 from relay.delivery.reports import with_reports
 from relay.delivery.routes import Routes
 from relay.delivery.routing import Unroutable
+from relay.delivery.seven_bit import in_7bit
 from relay.delivery.tls_results import TlsResults
 from relay.delivery.values import Endpoint
 from relay.model.lane import Lane
@@ -301,8 +302,32 @@ class Context:
         for load in loads:
             message = signed.get(load.message.queue_id)
             if message is not None:
-                self._octets += len(message.content) - len(load.message.content)
-                load.carry(message)
+                self._carry(load, message, len(message.content) - len(load.message.content))
+
+    async def convert(self, loads: Sequence[Load]) -> list[Load]:
+        """Those of the loads that were 8-bit and are 7-bit now, without signatures of ours.
+
+        Which are is decided by `delivery.without_8bitmime`; what cannot be is not tried again.
+        """
+        delivery = self.directory.settings.delivery
+        waiting = [load for load in loads if load.is_convertible]
+        if not waiting or not delivery.without_8bitmime.converts:
+            return []
+        known: dict[str, ClaimedMessage | None] = {}
+        for load in waiting:
+            message = load.unsigned
+            if message.queue_id not in known:
+                known[message.queue_id] = await in_7bit(message, delivery)
+            made = known[message.queue_id]
+            if made is not None:
+                self._carry(load, made, 0)
+            load.stays_8bit = made is None
+        self.measures.converted(known.values())
+        return [load for load in waiting if not load.stays_8bit]
+
+    def _carry(self, load: Load, message: ClaimedMessage, signature_octets: int) -> None:
+        self._octets += len(message.content) - len(load.message.content)
+        load.carry(message, signature_octets)
 
     # -- before the dot ----------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ class Load(msgspec.Struct, eq=False):
 
     `tried` holds the addresses of hosts that broke it; `reconnected`: an idle connection was found
     dead when it was to carry this, which is nobody's fault, once. `dotted`: the final dot may be
-    on its way.
+    on its way. The first `signature_octets` of the content are our signatures. `stays_8bit`: it
+    cannot be made 7-bit.
     """
 
     message: ClaimedMessage
@@ -26,6 +27,8 @@ class Load(msgspec.Struct, eq=False):
     tried: frozenset[str] = frozenset()
     reconnected: bool = False
     dotted: bool = False
+    signature_octets: int = 0
+    stays_8bit: bool = False
 
     @property
     def marks(self) -> list[str]:
@@ -45,15 +48,31 @@ class Load(msgspec.Struct, eq=False):
     def _reverse_path(self) -> str:
         return self.transaction.reverse_path
 
-    def carry(self, message: ClaimedMessage) -> None:
+    @property
+    def is_convertible(self) -> bool:
+        """Whether it is 8-bit and may be made 7-bit; that would not help what needs SMTPUTF8."""
+        message = self.message
+        return message.is_8bit and not (self.stays_8bit or message.needs_smtputf8)
+
+    @property
+    def unsigned(self) -> ClaimedMessage:
+        """The message without our signatures."""
+        message, octets = self.message, self.signature_octets
+        if not octets:
+            return message
+        content = message.content[octets:]
+        return msgspec.structs.replace(message, content=content, size=message.size - octets)
+
+    def carry(self, message: ClaimedMessage, signature_octets: int = 0) -> None:
         """Carry this form of the message instead."""
-        self.message = message
+        self.message, self.signature_octets = message, signature_octets
         self.transaction = load_of(message, self.recipients, self._reverse_path).transaction
 
     def of(self, recipients: tuple[ClaimedRecipient, ...]) -> "Load":
         """The same message for some of its recipients."""
         load = load_of(self.message, recipients, self._reverse_path)
         load.tried, load.reconnected = self.tried, self.reconnected
+        load.signature_octets, load.stays_8bit = self.signature_octets, self.stays_8bit
         return load
 
 

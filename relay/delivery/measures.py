@@ -57,6 +57,11 @@ class Measures:
             for _ in range(number):
                 self._meter.count("dkim", label)
 
+    def converted(self, made: Iterable[ClaimedMessage | None]) -> None:
+        """Messages were made 7-bit for a host without 8BITMIME, or (None) could not be."""
+        for message in made:
+            self._meter.count("conversion", "no" if message is None else "yes")
+
     def refused(self, plan: Plan, limit: str) -> None:
         """A limit of ours, or a breaker, kept a session from beginning or from mail."""
         self._meter.count("throttled", limit, plan.provider or OTHER)

@@ -22,7 +22,7 @@ from relay.net.resolver import Resolver
 from relay.policy.route import RouteTable, StaticRoute
 from relay.policy.shape import Shape, Shaping
 from relay.policy.tls import Security
-from relay.settings.schema import Mode, Settings, TlsPolicy, Without8BitMime
+from relay.settings.schema import Mode, Settings, TlsPolicy
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ async def plan_for(
             timeouts=settings.timeouts,
             allow_only_loopback=settings.delivery.mode is not Mode.LIVE,
             chunking=settings.delivery.chunking,
-            needs_8bitmime=settings.delivery.without_8bitmime is Without8BitMime.REFUSE,
+            needs_8bitmime=settings.delivery.without_8bitmime.refuses,
         ),
         shape=_shape_of(record, shaping),
         provider=record.provider,

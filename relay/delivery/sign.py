@@ -51,7 +51,7 @@ class Signer:
         self._rules = signing_rules(settings)
         self._seen = _fingerprints(settings)
         self._table, doubts = load_keys(settings, environ)
-        self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, bool], tuple[float, bytes]] = OrderedDict()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dkim")
         for doubt in doubts:
             _log.warning("dkim.key_doubtful", text=doubt)
@@ -60,12 +60,13 @@ class Signer:
         """Those of the messages that are signed, by queue-id, with their signatures on top."""
         signed: dict[str, ClaimedMessage] = {}
         for message in messages:
-            kept = self._kept.get(message.queue_id)
+            form = (message.queue_id, message.is_8bit)  # converted content is not what it was
+            kept = self._kept.get(form)
             if kept is not None and kept[0] > time.monotonic() - KEPT_S:
                 fields = kept[1]
             else:
                 fields = await self._make(message)
-                self._keep(message.queue_id, fields)
+                self._keep(form, fields)
             if fields:
                 signed[message.queue_id] = _with_fields(message, fields)
         return signed
@@ -85,9 +86,9 @@ class Signer:
     def _sign(self, content: bytes, keys: tuple[DkimKey, ...]) -> bytes:
         return sign(content, keys, self._rules, now=time.time())
 
-    def _keep(self, queue_id: str, fields: bytes) -> None:
+    def _keep(self, form: tuple[str, bool], fields: bytes) -> None:
         kept = self._kept
-        kept[queue_id] = (time.monotonic(), fields)
+        kept[form] = (time.monotonic(), fields)
         if len(kept) > KEPT:
             kept.popitem(last=False)
 

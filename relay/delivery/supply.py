@@ -40,6 +40,8 @@ class Supply:
         if not self._loads and self.claim.backlog:
             await self._claim()
         self._cut_first()
+        if self._carrier.is_7bit_only:
+            await self._convert([self._current, *self._loads])
         return self._current
 
     @property
@@ -105,7 +107,13 @@ class Supply:
         self._loads += loads
         late = context.without_session(expired, EXPIRED, State.EXPIRED)
         await context.settle(late, expired.messages)
+        if carrier.is_7bit_only:
+            await context.convert(loads)
         await context.sign(loads)
+
+    async def _convert(self, loads: list[Load]) -> None:
+        """What was claimed and signed for a host with 8BITMIME goes to one without it."""
+        await self._context.sign(await self._context.convert(loads))
 
     async def _give_back(self, loads: list[Load]) -> None:
         self._loads.clear()

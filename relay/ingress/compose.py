@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay.ingress import field_value
-from relay.ingress.header_block import scan
 from relay.ingress.message import MailboxValues, Message, NamedAddress, mailbox_list, parse_mailbox
 from relay.ingress.mime import Part, file_part, multipart, text_part
 from relay.ingress.trace import date_value
 from relay.model.address import Address, parse_reverse_path
 from relay.model.errors import Finding, RelayError, SubmissionRefused
+from relay.smtp.header_block import scan
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,64}")

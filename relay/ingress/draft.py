@@ -8,7 +8,6 @@ from email.utils import getaddresses
 import msgspec
 
 from relay.ingress.compose import compose
-from relay.ingress.header_block import HeaderBlock, scan
 from relay.ingress.labels import Labels
 from relay.ingress.message import Message
 from relay.ingress.report_fields import ReportFields, dsn_of
@@ -17,6 +16,7 @@ from relay.ingress.trace import Origin
 from relay.model.address import Address, parse_address, parse_reverse_path
 from relay.model.errors import Finding, SubmissionRefused
 from relay.smtp.content import normalize
+from relay.smtp.header_block import HeaderBlock, scan
 
 #: RFC 5321 §4.5.4.1 speaks of 4 to 5 days; more than 30 helps nobody.
 _LONGEST_LIFE_S = 30 * 86400.0

@@ -8,9 +8,9 @@ import re
 
 import msgspec
 
-from relay.ingress.header_block import HeaderBlock
 from relay.model.errors import Finding
 from relay.settings.schema import MailClass
+from relay.smtp.header_block import HeaderBlock
 
 PREFIX = "x-relay-"
 

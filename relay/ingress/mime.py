@@ -3,8 +3,6 @@
 Everything made here is 7-bit with lines of at most 998 octets, so it passes every server.
 """
 
-import base64
-import binascii
 import re
 import secrets
 
@@ -14,11 +12,11 @@ from relay.ingress.field_value import parameter
 from relay.ingress.media_type import guess_media_type
 from relay.ingress.message import Attachment
 from relay.model.errors import Finding, SubmissionRefused
+from relay.smtp.transfer_encoding import base64_lines, is_mostly_8bit, quoted_printable
 
 #: RFC 5321 §4.5.3.1.6 without CRLF, and without the dot that stuffing may add.
 _LINE_LENGTH = 997
 _BARE_END = re.compile(r"\r\n?|\n")
-_ASCII = bytes(range(128))
 _MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+\-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+\-]{0,126}"
     r"(?:[ \t]*;[ \t]*[A-Za-z0-9!#$&^_.+\-]+=(?:[A-Za-z0-9!#$&^_.+\-]+|\"[ !#-\[\]-~]*\"))*"
@@ -59,15 +57,13 @@ def text_part(subtype: str, text: str, *, field: str) -> Part:
 def _encode_text(text: str, octets: bytes) -> tuple[str, bytes]:
     if text.isascii() and max(map(len, text.split("\n"))) <= _LINE_LENGTH:
         return "7bit", octets
-    if len(octets.translate(None, _ASCII)) * 6 > len(octets):
+    if is_mostly_8bit(octets):
         return "base64", _base64(octets)
-    return "quoted-printable", binascii.b2a_qp(octets, istext=True)
+    return "quoted-printable", b"".join(quoted_printable(octets))
 
 
 def _base64(octets: bytes) -> bytes:
-    encoded = base64.b64encode(octets)
-    lines = [encoded[at : at + 76] for at in range(0, len(encoded), 76)]
-    return b"\r\n".join(lines) + b"\r\n"
+    return b"".join(base64_lines(octets))
 
 
 def file_part(attachment: Attachment, *, field: str) -> Part:

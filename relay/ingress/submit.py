@@ -15,7 +15,6 @@ from typing import Protocol
 
 import msgspec
 
-from relay.ingress.header_block import HeaderBlock, rewrite, scan
 from relay.ingress.labels import PREFIX, Labels, check_labels, labels_of
 from relay.ingress.trace import Origin, date_value, received_field
 from relay.model.address import Address
@@ -27,6 +26,7 @@ from relay.policy.lint import lint
 from relay.policy.senders import Senders
 from relay.settings.schema import MailClass, Settings
 from relay.smtp.content import normalize
+from relay.smtp.header_block import HeaderBlock, rewrite, scan
 from relay.telemetry.meter import Meter
 
 #: Doors whose senders expect a DSN by mail; the others read events.
@@ -126,6 +126,8 @@ class Submitter:
         if block.is_cut and draft.ingress in _LENIENT_DOORS:
             content = rewrite(content, block, top=b"", drop=())
             block = scan(content)
+        if block.body_at == len(content):
+            content += b"\r\n"  # a header alone: some readers find no signature without its end
         labels = labels_of(block, draft.labels)
         errors, warnings = _sort(lint(content), block, draft.ingress)
         errors += check_labels(labels)

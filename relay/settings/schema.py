@@ -74,8 +74,20 @@ class UncertainPolicy(StrEnum):
 class Without8BitMime(StrEnum):
     """What becomes of 8-bit content where the host does not offer 8BITMIME."""
 
+    CONVERT = "convert"
+    CONVERT_OR_REFUSE = "convert-or-refuse"
     SEND = "send"
     REFUSE = "refuse"
+
+    @property
+    def converts(self) -> bool:
+        """Whether it is made 7-bit where that can be done."""
+        return self in (Without8BitMime.CONVERT, Without8BitMime.CONVERT_OR_REFUSE)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether what is still 8-bit does not go."""
+        return self in (Without8BitMime.REFUSE, Without8BitMime.CONVERT_OR_REFUSE)
 
 
 class MailClass(StrEnum):
@@ -105,7 +117,8 @@ class Delivery(Section, frozen=True):
     smtp_port: Port = 25
     allow_private: bool = False
     source_address: SourceAddress = ""
-    without_8bitmime: Without8BitMime = Without8BitMime.SEND
+    without_8bitmime: Without8BitMime = Without8BitMime.CONVERT
+    convert_signed: bool = False  # also what another's DKIM or ARC signature covers
     chunking: bool = True  # large content by BDAT (RFC 3030) where offered
     smarthost: SmarthostUrl = ""  # URL; a shortcut for one [[routes]] table with domain = "*"
 

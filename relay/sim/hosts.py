@@ -101,11 +101,11 @@ def _listens(name: str, words: dict[str, float | None]) -> str:
 
 
 _HIDING = {
-    "notls": "STARTTLS",
-    "nopipelining": "PIPELINING",
-    "no8bitmime": "8BITMIME",
-    "nosmtputf8": "SMTPUTF8",
-    "noenhanced": "ENHANCEDSTATUSCODES",
+    "notls": ("STARTTLS",),
+    "nopipelining": ("PIPELINING",),
+    "no8bitmime": ("8BITMIME", "SMTPUTF8"),  # which brings the other (RFC 6531 §3.1)
+    "nosmtputf8": ("SMTPUTF8",),
+    "noenhanced": ("ENHANCEDSTATUSCODES",),
 }
 
 
@@ -127,7 +127,7 @@ def host_script(name: str) -> HostScript:
         mails_per_connection=number("mails"),
         recipients_per_transaction=number("rcpts"),
         size_octets=number("size") or DEFAULT_SIZE_OCTETS,
-        hidden=frozenset(_HIDING[word] for word in _HIDING if word in words),
+        hidden=frozenset(name for word in words for name in _HIDING.get(word, ())),
         certificate="expired" if "expiredcert" in words else certificate,
         requires_tls="requiretls" in words,
         requires_auth="smarthost" in words,

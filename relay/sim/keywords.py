@@ -151,7 +151,7 @@ DOMAINS: dict[str, tuple[float | None, str]] = {
     "danewrong": (None, "signed by DNSSEC, with TLSA records of another key"),
     "danefail": (None, "signed by DNSSEC; the look-up of TLSA records is answered SERVFAIL"),
     "nopipelining": (None, "no PIPELINING"),
-    "no8bitmime": (None, "no 8BITMIME"),
+    "no8bitmime": (None, "no 8BITMIME, and so no SMTPUTF8"),
     "nosmtputf8": (None, "no SMTPUTF8"),
     "noenhanced": (None, "no enhanced status codes"),
     "keepstls": (None, "offers REQUIRETLS under TLS (RFC 8689)"),

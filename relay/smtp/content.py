@@ -7,6 +7,7 @@ the round trip of `is_normal` 3.6 µs, the compiled search 3.1 µs.
 """
 
 import re
+from collections.abc import Iterator
 
 #: Octets of content encoded at once: bounds memory and the time away from the event loop.
 BLOCK_OCTETS = 128 * 1024
@@ -39,10 +40,29 @@ def is_8bit(content: bytes) -> bool:
     return not content.isascii()
 
 
+def has_8bit_header(content: bytes) -> bool:
+    """Whether octets beyond ASCII stand in the header itself, which has no encoding of parts."""
+    end = 0 if content.startswith(b"\r\n") else content.find(b"\r\n\r\n")
+    return not (content[:end] if end >= 0 else content).isascii()
+
+
 def wire_octets(content: bytes) -> int:
     """What SIZE= counts (RFC 1870 §3): all octets with their CRLFs, without dot-stuffing."""
     size = len(normalize(content))
     return size if not content or content.endswith((b"\n", b"\r")) else size + 2
+
+
+def whole_lines(content: bytes, at: int = 0) -> Iterator[bytes]:
+    """The content from there on in blocks that end with a line; only a long line makes one long."""
+    size = len(content)
+    while at < size:
+        end = size
+        if size - at > BLOCK_OCTETS:
+            end = content.rfind(b"\n", at, at + BLOCK_OCTETS) + 1
+            if end <= 0:  # a line longer than a block
+                end = content.find(b"\n", at) + 1 or size
+        yield content[at:end]
+        at = end
 
 
 class ContentEncoder:

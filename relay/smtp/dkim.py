@@ -12,13 +12,14 @@ none, which is ten times as fast as an expression that visits each of them.
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
 import msgspec
 
 from relay.settings.schema import Dkim
+from relay.smtp.content import BLOCK_OCTETS, whole_lines
 
 #: Signed as often as they stand and once more, so that none can be added (RFC 6376 §8.15): a
 #: program shows or obeys the one that it finds first, which need not be the one that was signed.
@@ -46,8 +47,6 @@ _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 #: Octets of a line of the signature field, at most (RFC 5322 §2.1.1 recommends 78).
 _LINE = 76
 _B64_LINE = 70
-#: Octets of a body that are looked at together.
-_BLOCK = 128 * 1024
 
 
 class Canonicalization(msgspec.Struct, frozen=True):
@@ -183,7 +182,7 @@ def body_hash(content: bytes, body_at: int, *, is_relaxed: bool) -> bytes:
     interpreter for long. Empty lines count only when another line follows.
     """
     digest, empty_lines, is_empty = hashlib.sha256(), 0, True
-    for block in _blocks(content, body_at):
+    for block in whole_lines(content, body_at):
         lines = relaxed_lines(block) if is_relaxed else block
         text = lines.rstrip(b"\r\n")
         if not text:
@@ -197,23 +196,10 @@ def body_hash(content: bytes, body_at: int, *, is_relaxed: bool) -> bytes:
     return digest.digest()
 
 
-def _blocks(content: bytes, at: int) -> Iterator[bytes]:
-    """The content from there on, in blocks that end with a line."""
-    size = len(content)
-    while at < size:
-        end = size
-        if size - at > _BLOCK:
-            end = content.rfind(b"\n", at, at + _BLOCK) + 1
-            if end <= 0:  # a line longer than a block
-                end = content.find(b"\n", at) + 1 or size
-        yield content[at:end]
-        at = end
-
-
 def _add_empty_lines(digest: "hashlib._Hash", count: int) -> None:
     while count > 0:
-        digest.update(b"\r\n" * min(count, _BLOCK))
-        count -= _BLOCK
+        digest.update(b"\r\n" * min(count, BLOCK_OCTETS))
+        count -= BLOCK_OCTETS
 
 
 def relaxed_lines(lines: bytes) -> bytes:

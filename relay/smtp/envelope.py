@@ -8,7 +8,7 @@ import msgspec
 from relay.model.reply import Reply
 from relay.smtp import command
 from relay.smtp.command import MAIL
-from relay.smtp.content import has_nul
+from relay.smtp.content import has_8bit_header, has_nul
 from relay.smtp.extensions import Extensions
 from relay.smtp.transaction import Transaction
 
@@ -17,7 +17,8 @@ class Terms(msgspec.Struct, frozen=True):
     """What of the session decides besides the peer's offers.
 
     `needs_8bitmime`: 8-bit content goes only where 8BITMIME is offered; else as it is, as everybody
-    does. `is_verified`: the path is encrypted and the peer proved its name.
+    does; who wants it converted does that beforehand (`smtp.seven_bit`). `is_verified`: the path is
+    encrypted and the peer proved its name.
     """
 
     needs_8bitmime: bool = False
@@ -35,8 +36,7 @@ def local_refusal(transaction: Transaction, extensions: Extensions, terms: Terms
         text = "message needs SMTPUTF8, which the host does not offer"
         return Reply(553, "5.6.7", (text,), MAIL)
     if terms.needs_8bitmime and transaction.is_8bit and not extensions.eight_bit_mime:
-        text = "message has 8-bit content, and the host does not offer 8BITMIME"
-        return Reply(554, "5.6.3", (text,), MAIL)
+        return _without_8bitmime(transaction.content)
     if transaction.requires_tls and not (terms.is_verified and extensions.requiretls):
         what = "offer REQUIRETLS" if terms.is_verified else "prove its name under TLS"
         text = f"message is to travel under TLS all the way, and the host does not {what}"
@@ -44,6 +44,14 @@ def local_refusal(transaction: Transaction, extensions: Extensions, terms: Terms
     if has_nul(transaction.content):
         return Reply(554, "5.6.0", ("message contains NUL, which SMTP cannot carry",), MAIL)
     return None
+
+
+def _without_8bitmime(content: bytes) -> Reply:
+    if has_8bit_header(content):
+        text = "message has 8-bit header fields, and the host does not offer SMTPUTF8"
+        return Reply(553, "5.6.7", (text,), MAIL)
+    text = "message has 8-bit content, and the host does not offer 8BITMIME"
+    return Reply(554, "5.6.3", (text,), MAIL)
 
 
 def envelope(transaction: Transaction, extensions: Extensions) -> list[bytes]:

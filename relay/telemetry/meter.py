@@ -94,6 +94,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "dkim": Family(
         "relay_dkim_messages", "Messages claimed, where there are keys, by who signed.", ("signed",)
     ),
+    "conversion": Family(
+        "relay_content_conversions",
+        "Messages with 8-bit content for hosts without 8BITMIME, by whether they were made 7-bit.",
+        ("converted",),
+    ),
     "lint": Family("relay_lint_findings", "Faults found in submitted messages.", ("id",)),
 }
 

@@ -78,21 +78,35 @@ async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our
     text = "..dots\r\n.\r\n\r\ntrailing  \r\n\tt\u00e4b \r\n\r\n\r\n"
     receipt = await system.submit(["ann@alpha.test", "bob@beta.test"], text=text, headers=FIELDS)
     large = await system.submit(["ann@alpha.test"], text="0123456789 \r\n" * 50_000)
+    # One host takes 7-bit content alone; so does that to which another, that takes all, gives way.
+    system.sink.set_dns("mixed.test", "MX", "10 mx1.shop.test.", "20 mx1.no8bitmime.test.")
+    system.sink.add_fault("mx1.shop.test", "MAIL", "reply", reply="452 4.3.1 No room on the disk")
+    older = await system.submit(["ann@no8bitmime.test", "ann@mixed.test"], text=text)
+    foreign = b"DKIM-Signature: v=1; d=elsewhere.test\r\n"
+    kept = await system.submit(["bob@no8bitmime.test"], text="t\u00e4b", headers=foreign)
     other = await system.submit(["ann@gamma.test"], sender="x@elsewhere.test")
     news = await system.submit(
         ["ann@alpha.test", "bob@alpha.test"], labels=Labels(mail_class="bulk", campaign="spring")
     )
     late = await system.submit(["tempfail@delta.test"])
-    await system.until_delivered(receipt, large, other, news)
+    await system.until_delivered(receipt, large, older, kept, other, news)
     await system.until(late, {"tempfail@delta.test": "deferred"})
     assert b"DKIM-Signature" not in await system.store.content(late.id)
 
     copies = [system.sink.content(seen.number) for seen in system.sink.receipts()]
     signed = [copy for copy in copies if copy.startswith(b"DKIM-Signature: ")]
-    assert (len(copies), len(signed)) == (6, 5)
+    assert (len(copies), len(signed)) == (9, 8)
     for copy in signed:
         assert_verified(system, copy)
         assert b"list-unsubscribe:" in copy and b"list-unsubscribe-post:" in copy
+    (seen,) = system.sink.receipts(recipient="bob@no8bitmime.test")
+    assert seen.flags == ("undeclared_8bit",)
+    converted = system.sink.receipts(recipient="ann@no8bitmime.test")
+    converted += system.sink.receipts(recipient="ann@mixed.test")
+    for seen in converted:
+        copy = system.sink.content(seen.number)
+        assert seen.flags == () and b"\r\n=2E\r\n\r\ntrailing =20\r\n\tt=C3=A4b=20\r\n" in copy
+    assert [seen.host for seen in converted] == ["mx1.no8bitmime.test"] * 2
 
     codec = VerpCodec.from_settings(system.settings)
     tokens = {

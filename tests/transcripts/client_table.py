@@ -77,7 +77,7 @@ ROWS = {
     "C59": "NUL is refused at the door and once more before MAIL",
     "C60": "a line over 998 octets passes unchanged with a warning: folding breaks signatures",
     "C61": "the content is made of CRLF lines under BDAT, too",
-    "C62": "8-bit content without 8BITMIME follows delivery.without_8bitmime",
+    "C62": "8-bit content without 8BITMIME is made 7-bit, or follows delivery.without_8bitmime",
     "C63": "an address that needs SMTPUTF8 asks another host, then fails with 5.6.7",
     # envelopes
     "C64": "MAIL refused concerns all recipients, RSET comes before the next MAIL",

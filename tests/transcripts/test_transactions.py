@@ -540,14 +540,19 @@ def test_line_of_any_length_goes_as_it_is(way: str) -> None:
 
 
 @pytest.mark.client_row("C62")
-def test_eight_bit_content_may_be_refused_where_8bitmime_is_not_offered(way: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"A: b\r\n\r\n\xff\r\n", "5.6.3"), (b"A: \xff\r\n\r\nb\r\n", "5.6.7")]
+)
+def test_eight_bit_content_may_be_refused_where_8bitmime_is_not_offered(
+    way: str, content: bytes, code: str
+) -> None:
     script = lines(PLAIN, "C: QUIT")
-    talker = Talker(transactions=[transaction(content=b"\xff", is_8bit=True)])
+    talker = Talker(transactions=[transaction(content=content, is_8bit=True)])
     talker.client.agree(Terms(needs_8bitmime=True))
     [exchange] = play(script, way, talker).finished
     assert exchange.is_local
     assert exchange.mail is not None
-    assert exchange.mail.enhanced == "5.6.3"
+    assert exchange.mail.enhanced == code
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import relay.smtp.content
 import relay.smtp.dkim
 from relay.smtp.dkim import (
     NEVER_SIGNED,
@@ -215,7 +216,8 @@ def test_dkim_body_in_small_blocks_is_the_body_as_a_whole(pieces: list[bytes]) -
     body = b"".join(pieces)
     for octets in (2, 3, 5, 128 * 1024):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(relay.smtp.dkim, "_BLOCK", octets)
+            patch.setattr(relay.smtp.dkim, "BLOCK_OCTETS", octets)
+            patch.setattr(relay.smtp.content, "BLOCK_OCTETS", octets)
             for is_relaxed in (True, False):
                 expected = hashlib.sha256(slow_form(body, is_relaxed)).digest()
                 assert body_hash(b"X: y\r\n\r\n" + body, 8, is_relaxed=is_relaxed) == expected

@@ -1,6 +1,6 @@
 """Scanning and editing the header block without touching what stays."""
 
-from relay.ingress.header_block import rewrite, scan
+from relay.smtp.header_block import rewrite, scan
 
 CONTENT = (
     b"From: a@b.c\r\nBcc: secret@x.y,\r\n\tother@x.y\r\nSubject: hi\r\n there\r\n\r\nBcc: body\r\n"

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from relay.ingress.draft import RawMessage, draft_of_message, draft_of_raw
-from relay.ingress.header_block import scan
 from relay.ingress.labels import Labels
 from relay.ingress.message import Attachment, Mailbox, Message
 from relay.ingress.report_fields import ReportFields
@@ -20,6 +19,7 @@ from relay.model.address import parse_address
 from relay.model.errors import SubmissionRefused
 from relay.policy.route import RouteTable
 from relay.settings.schema import Delivery, Settings
+from relay.smtp.header_block import scan
 from tests.support.acceptor import MemoryAcceptor
 
 BREAKS = ["\r\n", "\n", "\r", "\r\n ", "\n\t", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\0"]

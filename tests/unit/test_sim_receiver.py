@@ -35,6 +35,7 @@ async def test_receiver_offers_the_extensions_of_a_modern_host(sink):
         ("notls", "STARTTLS"),
         ("nopipelining", "PIPELINING"),
         ("no8bitmime", "8BITMIME"),
+        ("no8bitmime", "SMTPUTF8"),
         ("nosmtputf8", "SMTPUTF8"),
         ("noenhanced", "ENHANCEDSTATUSCODES"),
     ],

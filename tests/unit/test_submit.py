@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import dkim
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.ingress.draft import RawMessage, draft_of_raw
 from relay.ingress.labels import Labels
@@ -13,6 +16,8 @@ from relay.model.errors import MessageTooLarge, SubmissionRefused
 from relay.model.message import Submission
 from relay.policy.route import RouteTable
 from relay.settings.schema import Delivery, Headers, Limits, Route, Settings
+from relay.smtp.dkim import SigningRules, sign
+from relay.smtp.dkim_key import make_key
 from tests.support.acceptor import MemoryAcceptor
 
 SETTINGS = Settings(
@@ -249,3 +254,26 @@ def test_raw_message_that_is_none_is_refused_with_the_reason(content: bytes) -> 
     (finding,) = refused.value.findings
     assert finding.code == "header.malformed"
     assert "RFC 5322" in finding.message
+
+
+@pytest.mark.parametrize(
+    "content", [HEADER, HEADER[:-2], HEADER + b"Bcc: x@y.test", HEADER + b"\r\n"]
+)
+@pytest.mark.parametrize("ingress", ["smtp", "http"])
+def test_header_alone_is_stored_with_the_empty_line_that_ends_it(
+    content: bytes, ingress: str
+) -> None:
+    made = prepared(content, ingress=ingress).content
+    assert made.endswith(b"\r\nTo: ann@gmail.test\r\n\r\n") and made.count(b"\r\n\r\n") == 1
+    key = make_key("example.org", "e1", "ed25519")
+    signed = sign(made, [key], SigningRules(), now=1795237006.0) + made
+    assert dkim.verify(signed, dnsfunc=lambda name, timeout=5: key.record.encode())
+
+
+@given(
+    st.lists(st.sampled_from([b"A: b", b"\r\n", b"\n", b"\r", b" ", b"x", b"\xff"])).map(b"".join)
+)
+def test_whatever_is_taken_by_smtp_has_an_end_of_its_header(content: bytes) -> None:
+    made = prepared(content).content
+    header, end, _ = made.partition(b"\r\n\r\n")
+    assert end and b"Received: " in header
