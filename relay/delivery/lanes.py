@@ -21,12 +21,16 @@ REFUSED_PAUSE_S = 1.0
 #: A session whose peer has not moved anything for this long counts as slow.
 SLOW_S = 5.0
 SLOW_KNOWN_S = 0.1
+#: One that is opened gets so long at least, when others that may be silent wait for its place.
+OPENS_S = 1.0
 _POLL_S = 0.5
 #: New mail is left to a busy session of its lane so long: most claim again within that, and opening
 #: another costs as much as sending five messages.
 SOON_S = 0.03
 #: The last share of all places is kept for lanes that have no session yet.
 FIRST_SESSIONS = 1 / 4
+#: Beside the half of all places that silent peers may have, so many are for finding out who speaks.
+TRIALS = 1 / 16
 #: How long room is waited for.
 MAKE_ROOM_S = 2.0
 
@@ -52,6 +56,7 @@ class _Lane:
         self.sessions = 0
         self.refused_until = 0.0
         self.is_asked = False
+        self.has_claimed = False
         self.claimed_at: dict[asyncio.Task[Any], float] = {}
         self._idle: list[asyncio.Future[None]] = []
 
@@ -87,6 +92,7 @@ class Lanes:
         self._idle: dict[asyncio.Task[Any], tuple[_Lane, asyncio.Timeout]] = {}
         self._leaving: set[asyncio.Task[Any]] = set()
         self._opening: dict[asyncio.Task[Any], tuple[float, asyncio.Timeout]] = {}
+        self._unproven: set[asyncio.Task[Any]] = set()
         self._leavers: dict[asyncio.Task[Any], Leaver] = {}
         self._giving_way: set[asyncio.Task[Any]] = set()
         self._retreating: set[asyncio.Task[None]] = set()
@@ -106,25 +112,41 @@ class Lanes:
 
     @property
     def room(self) -> int:
-        """Sessions that may still be opened; silent peers get at most half of all places."""
-        if self.is_draining:
-            return 0
-        room = self._worker.max_sessions - len(self._tasks)
-        slow = self._slow()
-        return room if slow <= self._worker.max_sessions // 2 else min(room, 1)
+        """Sessions that may still be opened."""
+        return 0 if self.is_draining else min(self._free, max(self._trials, 0))
 
     @property
     def places(self) -> int:
         """Lanes that may be taken up, idle sessions making room for them where there is none."""
         return 0 if self.is_draining else self.room + len(self._idle)
 
+    @property
+    def _free(self) -> int:
+        return self._worker.max_sessions - len(self._tasks)
+
+    @property
+    def _trials(self) -> int:
+        """Sessions that may still be opened to find out whether the peer speaks.
+
+        Peers that are silent, or have not spoken yet, get half of all places and a few more: the
+        others stay with those that take mail.
+        """
+        half = math.ceil(self._worker.max_sessions / 2)
+        return half + self._turning - len(self._unproven) - self._slow()
+
+    @property
+    def _turning(self) -> int:
+        """Places in which silent peers give way to others that may be silent."""
+        return max(int(self._worker.max_sessions * TRIALS), 1)
+
     def _slow(self) -> int:
-        """How many sessions have a slow peer; looked up often, so it is counted now and then."""
+        """How many peers became slow; looked up often, so it is counted now and then."""
         now = time.monotonic()
         if len(self._tasks) <= self._worker.max_sessions // 2:
             return 0
         if now >= self._slow_until:
-            self._slow_until, self._slow_count = now + SLOW_KNOWN_S, len(self._slow_ones())
+            self._slow_until = now + SLOW_KNOWN_S
+            self._slow_count = sum(task not in self._unproven for _, task in self._slow_ones())
         return self._slow_count
 
     def _slow_ones(self) -> list[tuple[float, asyncio.Task[Any]]]:
@@ -140,8 +162,7 @@ class Lanes:
     async def make_room(self) -> bool:
         """Lanes wait: whether there is a place for one, or comes to be within a while.
 
-        Where all are taken, slow sessions beyond their half end: those that are opening first,
-        then of those with mail in hand, unless its dot was sent, the latest.
+        Where all are taken, silent peers beyond their half lose theirs.
         """
         end = time.monotonic() + MAKE_ROOM_S
         while self.places <= 0 and not self.is_draining and time.monotonic() < end:
@@ -154,8 +175,12 @@ class Lanes:
     def give_way(self, lanes: int) -> None:
         """End idle sessions for so many lanes that found no room.
 
-        The longest idle go first; before them those whose lane has another one.
+        The longest idle go first; before them those whose lane has another one. Where silent peers
+        have more than their share of places, theirs are taken instead.
         """
+        if self._trials <= 0:
+            self._end_dispensable()
+            return
         now = asyncio.get_running_loop().time()
         for task in self._dispensable_idle(lanes - len(self._leaving)):
             self._leaving.add(task)
@@ -175,21 +200,25 @@ class Lanes:
         return [*spare, *only][:count]
 
     def _end_dispensable(self) -> None:
-        before, now = time.monotonic() - SLOW_S, asyncio.get_running_loop().time()
-        silent = [patience for began, patience in self._opening.values() if began < before]
-        slow = sorted(self._slow_ones(), key=lambda one: -one[0])
-        beyond = max(0, len(slow) - self._worker.max_sessions // 2)
-        for patience in silent[:beyond]:
-            if not patience.expired():
-                patience.reschedule(now)
-        for _, task in slow:
-            if beyond <= len(silent):
+        """End sessions of silent peers beyond their half.
+
+        Those that have been opening for long go first, the longest of all; then of those with mail
+        in hand, unless its dot was sent, the latest.
+        """
+        before, now = time.monotonic() - OPENS_S, asyncio.get_running_loop().time()
+        beyond = self._turning - self._trials
+        for began, patience in self._opening.values():
+            if beyond <= 0 or began >= before:
                 break
+            if patience.when() is None:
+                patience.reschedule(now)
+            beyond -= 1
+        slow = [task for _, task in sorted(self._slow_ones(), key=lambda one: -one[0])]
+        for task in slow[: max(0, len(slow) - self._worker.max_sessions // 2)]:
             leaver = self._leavers.get(task)
             if leaver and leaver.is_dispensable() and task not in self._giving_way:
                 self._giving_way.add(task)
                 task.cancel()
-                beyond -= 1
 
     def may_leave(self, leaver: Leaver) -> None:
         """The running session tells by this whether it may be cancelled now."""
@@ -244,7 +273,9 @@ class Lanes:
 
     def _insist(self, lane: str, state: _Lane) -> None:
         """Open another session for mail that none has claimed meanwhile."""
-        if state.is_asked and self._has_room_for_another() and self._lanes.get(lane) is state:
+        if not (state.is_asked and state.has_claimed and self._lanes.get(lane) is state):
+            return
+        if self._has_room_for_another():
             state.is_asked = False
             self._open(lane)
 
@@ -253,6 +284,8 @@ class Lanes:
         state.sessions += 1
         task = asyncio.create_task(self._run(lane, state), name=f"session:{lane}")
         self._tasks.add(task)
+        if not state.has_claimed:
+            self._unproven.add(task)
         state.claimed_at[task] = time.monotonic()
         task.add_done_callback(self._tasks.discard)
 
@@ -269,6 +302,7 @@ class Lanes:
             _log.exception("session.crashed", lane=lane)
         finally:
             self._moved.set()
+            self._unproven.discard(task)
             state.claimed_at.pop(task, None)
             self._leavers.pop(task, None)
             self._giving_way.discard(task)
@@ -280,10 +314,13 @@ class Lanes:
     def noticed(self, lane: str, claim: Claim) -> None:
         """A claim of a session: ramp up while the backlog justifies it."""
         state = self._lanes[lane]
-        state.is_asked = False
+        state.is_asked, state.has_claimed = False, True
         task = asyncio.current_task()
         if task is not None and task in state.claimed_at:
             state.claimed_at[task] = time.monotonic()
+            if task in self._unproven:
+                self._unproven.remove(task)
+                self._moved.set()
         # What was claimed goes by this session, the recipients of one message in one transaction.
         wanted = math.ceil((claim.backlog + len(claim.messages)) / BACKLOG_PER_SESSION)
         if wanted > 1 and state.wake_one():
@@ -295,7 +332,7 @@ class Lanes:
 
     def _has_room_for_another(self) -> bool:
         """Whether a lane that has a session may get one more."""
-        return self.room > FIRST_SESSIONS * self._worker.max_sessions
+        return self._free > FIRST_SESSIONS * self._worker.max_sessions and not self.is_draining
 
     def may_open(self, lane: str) -> None:
         """What refused the lane's last session may let the next one pass."""

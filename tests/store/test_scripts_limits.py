@@ -88,10 +88,28 @@ async def test_waiting_lane_tries_again_by_itself(work: Work) -> None:
 async def test_refused_lane_that_has_a_session_is_not_put_to_rest(work: Work) -> None:
     """New mail must still find the session that waits for it."""
     await take(work, NEAR, ONE)
+    await work.claim(NEAR, limit=50, octets=1 << 20)
+    await work.store.accept(mail.submission("a@near.test"))
     assert (await take(work, NEAR, ONE))[1].word == "no"
     assert await wanting(work) == []
     await work.store.accept(mail.submission("a@near.test"))
     assert await wanting(work) == [NEAR]
+
+
+async def test_mail_asks_for_no_other_session_while_the_first_one_only_opens(work: Work) -> None:
+    """A peer that never speaks would get one after another."""
+    await take(work, NEAR, ONE)
+    await work.store.accept(mail.submission("a@near.test"))
+    assert await wanting(work) == []
+    await work.claim(NEAR, limit=1, octets=1 << 20)
+    assert await wanting(work) == [NEAR], "it opened, and there is more than it claimed"
+
+
+async def test_session_that_opens_for_long_is_not_waited_for(work: Work) -> None:
+    await take(work, NEAR, ONE)
+    await mail.shift(work.store, 6)
+    await work.store.accept(mail.submission("a@near.test"))
+    assert NEAR in await wanting(work)
 
 
 async def test_released_lane_with_mail_wants_a_session_again(work: Work) -> None:

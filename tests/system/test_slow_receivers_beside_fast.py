@@ -20,12 +20,12 @@ async def test_fast_domains_are_not_held_back_by_slow_ones(start: Start) -> None
 
 
 async def test_silent_receivers_leave_room_for_others(start: Start) -> None:
-    """As many receivers as there are places accept a connection and never speak."""
+    """As many receivers as there are places take a connection, where they may, and never speak."""
     system = await start(workers=0, RELAY_WORKER_MAX_SESSIONS="8")
     system.expects("site.breaker")
     silent = [await system.submit([f"ann@tarpit.number{n}.test"]) for n in range(8)]
     system.start_worker()
-    await system.until_connected(8)
+    await system.until_connected(5)  # half of the places and one
     fast = [await system.submit([f"ann@number{n}.test"]) for n in range(30)]
     await system.until_delivered(*fast)
 

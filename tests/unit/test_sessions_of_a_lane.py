@@ -22,8 +22,12 @@ class Sessions:
         self.claims: list[Claim] = []
         #: Sessions with mail in hand wait for that.
         self.goes_on = asyncio.Event()
+        #: Sessions of tarpits wait for that while they open.
+        self.speaks = asyncio.Event()
 
     async def serve(self, lane: str) -> Taken:
+        if lane.startswith("tarpit"):
+            await self.speaks.wait()
         while True:
             self.looks += 1
             claim = self.claims.pop(0) if self.claims else Claim()
@@ -145,6 +149,33 @@ async def test_last_places_are_kept_for_lanes_that_have_no_session() -> None:
     assert sessions.lanes.sessions == 6
     assert sessions.lanes.offer("other|default|none|")
     assert sessions.lanes.sessions == 7
+
+
+async def test_silent_peers_leave_the_places_of_idle_sessions_alone() -> None:
+    sessions = Sessions(max_sessions=32)
+    full = sessions.lanes
+    for number in range(14):
+        assert full.offer(f"live{number}|default|none|")
+    await settled()
+    taken = [full.offer(f"tarpit{number}|default|none|") for number in range(32)]
+    assert sum(taken) == 18, "half of all places and two more"
+    full.give_way(14)
+    await settled()
+    assert (full.room, full.places) == (0, 14), "no idle session ended for a tarpit"
+    sessions.speaks.set()
+    await settled()
+    assert full.places == 32, "they spoke: all may make room"
+
+
+async def test_mail_for_a_lane_whose_first_session_only_opens_is_left_to_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "SOON_S", 0.01)
+    sessions = Sessions()
+    for _ in range(3):
+        assert sessions.lanes.offer("tarpit|default|none|")
+    await asyncio.sleep(0.05)
+    assert sessions.lanes.sessions == 1
 
 
 async def test_idle_sessions_end_when_the_engine_drains(sessions: Sessions) -> None:

@@ -8,7 +8,8 @@
 --   queues     zset of all names      dest:<d>  zset of a destination's queues
 --   ro:<d>     msgpack {lane, fresh, stale, fails, until, reason, text}, expiring
 --   unrouted   zset destination -> asked at, or when it is handed out again
---   ln:<lane>  hash: vt, vb (least virtual time), seq, k (claims), pu pr pt (parked), site (record)
+--   ln:<lane>  hash: vt, vb (least virtual time), seq, k (claims), pu pr pt (parked), site (record),
+--              op (until when its first session may take to open)
 --   lt:<lane>, lb:<lane> zset tenant -> virtual time; lq:<lane>:<class>:<tenant> zset queue -> seq
 --   wanting:<pool> zset lane -> since, or when it is handed out again   ls:<lane> set of its sessions' tokens
 --   lw:<lane> set of those that work   lx:<lane> how many in a row met silence
@@ -58,9 +59,9 @@ end
 local function lane_record(lane)
   local known = lanes[lane]
   if not known then
-    local h = call('HMGET', lane_key(lane), 'vt', 'vb', 'seq', 'k', 'pu')
+    local h = call('HMGET', lane_key(lane), 'vt', 'vb', 'seq', 'k', 'pu', 'op')
     known = { vt = tonumber(h[1]) or 0, vb = tonumber(h[2]) or 0, seq = tonumber(h[3]) or 0,
-      k = tonumber(h[4]) or 0, pu = tonumber(h[5]) or 0, changed = {} }
+      k = tonumber(h[4]) or 0, pu = tonumber(h[5]) or 0, op = tonumber(h[6]) or 0, changed = {} }
     lanes[lane] = known
   end
   return known
@@ -93,9 +94,21 @@ local function lane_has_queues(lane)
   return call('EXISTS', P .. 'lt:' .. lane, P .. 'lb:' .. lane) > 0
 end
 local function sessions_of(lane) return call('SCARD', P .. 'ls:' .. lane) end
+-- While a lane's only session is being opened no other is asked for: that one will claim what came,
+-- and a peer that never speaks would get one after another.
+local OPENING_MS = 5000
+local function is_opening(lane) return lane_record(lane).op > now and sessions_of(lane) > 0 end
+local function begin_opening(lane)
+  lane_record(lane).op = now + OPENING_MS
+  call('HSET', lane_key(lane), 'op', now + OPENING_MS)
+end
+local function end_opening(lane)
+  local record = lane_record(lane)
+  if record.op > 0 then change(record, 'op', 0) end
+end
 -- A lane that was handed out already and wants again is handed out again at once (LT).
 local function want(lane)
-  if wanted[lane] or lane_record(lane).pu > now then return end
+  if wanted[lane] or lane_record(lane).pu > now or is_opening(lane) then return end
   wanted[lane] = true
   call('ZADD', P .. 'wanting:' .. pool_of(lane), 'LT', stamp, lane)
   wake_pool(pool_of(lane))

@@ -124,6 +124,7 @@ end
 
 local record = lane_record(lane)
 local turn = counted_up(record, 'k')
+end_opening(lane)
 local from, tenants, tenant, reached, looked = nil, nil, nil, nil, 0
 for _, class in ipairs(turn % 10 == 0 and { 'b', 't' } or { 't', 'b' }) do
   while taken == 0 and looked < MAX_QUEUES and stale < MAX_STALE do

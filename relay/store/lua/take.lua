@@ -75,6 +75,7 @@ for _, key in ipairs(probing) do
   call('HSET', P .. 'br:' .. key, 'probe', token)
   held[#held + 1] = 'p ' .. token .. ' ' .. key
 end
+if sessions_of(lane) == 0 then begin_opening(lane) end
 call('SADD', P .. 'ls:' .. lane, token)
 call('SADD', P .. 'ih:' .. req.holder, unpack(held))
 want_no_more(lane)
