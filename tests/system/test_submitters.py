@@ -11,7 +11,7 @@ import email
 import email.policy
 import itertools
 import smtplib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.message import EmailMessage
 
 import msgspec
@@ -51,6 +51,7 @@ class Road(msgspec.Struct, frozen=True):
     system: System
     tap: Tap
     ports: dict[str, int]
+    postfix: postfix.Neighbour | None
     why_no_postfix: str
 
     async def submit(self, name: str, mail: Mail) -> Told:
@@ -63,6 +64,18 @@ class Road(msgspec.Struct, frozen=True):
             return await asyncio.to_thread(submit, mail, self.ports[name])
         except PackagesUnavailable as error:
             pytest.skip(str(error))
+
+    @property
+    def neighbour(self) -> postfix.Neighbour:
+        """The Postfix that is running."""
+        assert self.postfix is not None
+        return self.postfix
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.05)
 
     async def accepted(self, mail: Mail) -> str:
         """Wait until the listener took the mail; its queue-id."""
@@ -114,7 +127,7 @@ async def road(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Road]:
         )
         tap = await stack.enter_async_context(Tap(system.start_smtpd()).running())
         ports = {**dict.fromkeys(CLIENTS, tap.port), "postfix": free_port()}
-        why_no_postfix = postfix.why_not()
+        running, why_no_postfix = None, postfix.why_not()
         if not why_no_postfix:
             neighbour = postfix.neighbour_postfix(
                 port=ports["postfix"],
@@ -122,10 +135,10 @@ async def road(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Road]:
                 settings="message_size_limit = 0\n",
             )
             try:
-                stack.enter_context(neighbour)
+                running = stack.enter_context(neighbour)
             except PackagesUnavailable as error:
                 why_no_postfix = str(error)
-        yield Road(system, tap, ports, why_no_postfix)
+        yield Road(system, tap, ports, running, why_no_postfix)
     assert not system.complaints()
 
 
@@ -323,3 +336,38 @@ async def test_what_a_submitter_composed_is_read_as_it_was_meant(road: Road, nam
     (attached,) = message.iter_attachments()
     assert attached.get_filename() == "bild ä.png"
     assert attached.get_content() == bytes(range(256))
+
+
+# The last one: the listener needs a moment to believe that there is room again.
+@each(*ALL)
+async def test_a_refusal_for_now_leaves_the_mail_with_the_submitter(road: Road, name: str) -> None:
+    road.system.expects("message.refused")
+    mail = mail_to("ann@shop.test")
+    with road.system.redis.client() as redis:
+        redis.config_set("maxmemory", "1mb")
+        try:
+            told = await road.submit(name, mail)
+            if name == "postfix":
+                await road.until(lambda: road.neighbour.deferred() == 1)
+        finally:
+            redis.config_set("maxmemory", "256mb")
+    assert (
+        told.status
+        == {
+            "smtplib": "SMTPDataError",
+            "swaks": "exit 26",
+            "msmtp": "exit 69",
+            "nodemailer": "EMESSAGE 452",
+            "postfix": "ok",
+        }[name]
+    )
+    assert await road.is_unknown(mail)
+    if name == "postfix":  # It keeps the mail, and brings it again.
+        async with asyncio.timeout(30):
+            while await road.is_unknown(mail):
+                await asyncio.to_thread(road.neighbour.flush)
+                await asyncio.sleep(0.2)
+        ((_, content),) = await road.delivered(mail, *mail.to)
+        assert content == mail.content
+    else:
+        assert "452" in told.text and "4.3.1 The queue is full, try again later" in told.text
