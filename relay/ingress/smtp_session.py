@@ -298,8 +298,11 @@ class SubmissionSession(SmtpProtocol):
     async def _take_message(self, transaction: Transaction, reader: DataReader) -> str | bytes:
         begun = self.loop.time()
         while True:
-            if not len(self.input) and not await self.wait_for_input(self._smtp.data_timeout):
-                return ""
+            if not len(self.input):
+                if reader.received:
+                    self.acknowledge()
+                if not await self.wait_for_input(self._smtp.data_timeout):
+                    return ""
             rest = reader.receive(self.input.take_all())
             if rest is not None:
                 self.input.unread(rest)

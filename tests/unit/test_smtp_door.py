@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.ingress.smtp_protocol import SmtpProtocol
 from relay.ingress.smtpd import Listener
 from relay.model.dsn import Dsn, RecipientDsn
 from relay.model.errors import ConfigError, IdempotencyConflict, StoreFull, StoreUnavailable
@@ -470,6 +471,38 @@ async def test_data_cut_at_every_octet_is_one_message(door: Door) -> None:
             assert (await client.reply())[:3] == "250"
             assert door.queue.last.content.endswith(b"\r\n\r\na\r\n.b\r\n..\r\n")
     assert len(door.queue.submissions) == len(wire) - 1
+
+
+async def test_dot_that_comes_late_is_not_held_back_by_our_kernel(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nagle's algorithm at the client waits for an acknowledgement that ours would delay."""
+    acknowledged: list[tuple[int, int]] = []
+    acknowledge = SmtpProtocol.acknowledge
+
+    def spied(protocol: SmtpProtocol) -> None:
+        assert protocol.transport is not None
+        sock = protocol.transport.get_extra_info("socket")
+        before = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+        acknowledge(protocol)
+        after = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+        acknowledged.append((before, after))
+
+    monkeypatch.setattr(SmtpProtocol, "acknowledge", spied)
+    async with door.client() as client:
+        await client.begin()
+        client.write(BODY + b".\r\n")
+        assert (await client.reply())[:3] == "250"
+        assert acknowledged == []
+
+        await client.begin()
+        client.write(BODY)
+        async with asyncio.timeout(5):
+            while not acknowledged:
+                await asyncio.sleep(0)
+        client.write(b".\r\n")
+        assert (await client.reply())[:3] == "250"
+    assert acknowledged == [(0, 1)]
 
 
 @pytest.mark.parametrize("fake", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r\r\n"])
