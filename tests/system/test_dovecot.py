@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import email
+import email.policy
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from email.message import EmailMessage
 
 import msgspec
 import pytest
@@ -11,6 +14,7 @@ import pytest_asyncio
 
 from relay.delivery.session import open_session
 from relay.delivery.values import Credentials, Dialogue, Endpoint, SessionFailed
+from relay.model.dsn import Dsn, RecipientDsn
 from relay.settings.schema import TlsPolicy
 from tests.support.dovecot import PASSWORD, SMALL_BOX, Dovecot, neighbour_dovecot, why_not
 from tests.support.ports import free_port
@@ -35,7 +39,10 @@ smarthost = "lmtp://{name}.{tls}.test:{port}"
 tls = "{tls}"
 """
 POLICIES = ("opportunistic", "required", "verified")
-USERS = tuple(f"{name}@box.test" for name in ("ann", "bob", "cy", "dan", SMALL_BOX))
+USERS = tuple(f"{name}@box.test" for name in ("ann", "bob", "cy", "dan", "eve", SMALL_BOX))
+#: A hundred addresses; the sevenths have no mailbox.
+CROWD = [f"n{number}@box.test" for number in range(100)]
+CROWD_USERS = [address for at, address in enumerate(CROWD) if at % 7]
 MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
 
 HEADER = (
@@ -74,7 +81,7 @@ async def behind() -> AsyncIterator[tuple[str, int]]:
 @pytest.fixture(scope="module")
 def dovecot(behind: tuple[str, int]) -> Iterator[Dovecot]:
     """The one with mailboxes at box.test, on a Unix socket."""
-    with neighbour_dovecot(*USERS, relay=behind) as running:
+    with neighbour_dovecot(*USERS, *CROWD_USERS, relay=behind) as running:
         yield running
 
 
@@ -179,6 +186,41 @@ async def test_each_of_several_recipients_has_dovecots_own_answer(
         reply = {name: data["reply"][name] for name in ("command", "code", "enhanced")}
         assert reply == {"command": command, "code": code, "enhanced": enhanced}
         assert (data["reason"], data["scope"], data["attempt"]) == (reason, "recipient", 1)
+
+
+async def test_a_hundred_recipients_of_whom_some_are_unknown(
+    system: System, dovecot: Dovecot
+) -> None:
+    receipt = await system.submit(CROWD, text="to many")
+    states = {a: "delivered" if a in CROWD_USERS else "failed" for a in CROWD}
+    await system.until(receipt, states)
+    looked_at = CROWD_USERS[::6]
+    each = [await asyncio.to_thread(dovecot.by_imap, user) for user in looked_at]
+    assert all(len(boxed) == 1 and boxed[0].endswith(b"to many\r\n") for boxed in each)
+
+
+async def test_wished_reports_say_that_the_mail_is_in_its_mailbox(
+    system: System, dovecot: Dovecot
+) -> None:
+    dsn = Dsn("HDRS", "order-7", (RecipientDsn("S"), RecipientDsn("SF")))
+    to = ["eve@box.test", "noone@box.test"]
+    receipt = await system.submit(to, sender="me@home.test", ingress="smtp", dsn=dsn)
+    reports = await asyncio.to_thread(
+        lambda: system.sink.receipts(recipient="me@home.test", at_least=2, timeout_s=30)
+    )
+    await system.until(receipt, {"eve@box.test": "delivered", "noone@box.test": "failed"})
+    found = {}
+    for report in reports:
+        content = system.sink.content(report.number)
+        message = email.message_from_bytes(content, policy=email.policy.default)
+        assert isinstance(message, EmailMessage)
+        about, recipient = list(message.iter_parts())[1].get_payload()
+        assert about["Original-Envelope-Id"] == "order-7"
+        found[recipient["Final-Recipient"]] = (recipient["Action"], recipient["Status"])
+    assert found == {
+        "rfc822; eve@box.test": ("delivered", "2.0.0"),
+        "rfc822; noone@box.test": ("failed", "5.1.1"),
+    }
 
 
 async def test_addresses_in_utf8_fail_where_dovecot_does_not_offer_smtputf8(
