@@ -96,11 +96,11 @@ class Context:
         self.notes = Notes(work)
         self.rules = directory.rules
         self.random = Random()
-        self.routes = Routes(directory, work, self.random)
+        self.tls_results = TlsResults(directory, work) if directory.settings.tls.reports else None
+        self.routes = Routes(directory, work, self.random, self.tls_results)
         self.retry_rules = _retry_rules(directory.settings, self.random)
         self.broken_bdat = BrokenHosts(BROKEN_BDAT_S)
         self.broken_tls = BrokenHosts(directory.settings.tls.remember_broken)
-        self.tls_results = TlsResults(directory, work) if directory.settings.tls.reports else None
         self.revoked: set[str] = set()
         self._lease = lease
         self._lanes = lanes
@@ -133,6 +133,7 @@ class Context:
                 routes=directory.routes,
                 shaping=directory.shaping,
                 random=self.random,
+                results=self.tls_results,
             )
         if len(self._plans) > 10_000:
             self._plans.clear()

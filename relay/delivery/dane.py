@@ -6,12 +6,12 @@ because whoever keeps them from us would be rid of DANE otherwise.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from relay.delivery.values import Endpoint
-from relay.model.errors import ResolverUnavailable
+from relay.model.errors import NoSuchDomain, ResolverUnavailable
 from relay.net.resolver import Resolver
 from relay.policy.dane import Tlsa, read_tlsa
 from relay.settings.schema import TlsPolicy
@@ -29,38 +29,90 @@ class Unknown(msgspec.Struct, frozen=True):
     text: str
 
 
+class Published(msgspec.Struct, frozen=True):
+    """The records of a host, and the name under which they were found (RFC 7672 §2.2.3)."""
+
+    base: str
+    records: tuple[Tlsa, ...]
+
+    @property
+    def usable(self) -> tuple[Tlsa, ...]:
+        return tuple(record for record in self.records if record.is_usable)
+
+
 async def with_dane(
-    endpoints: Sequence[Endpoint], tls: TlsPolicy, resolver: Resolver
-) -> tuple[tuple[Endpoint, ...], str]:
-    """The endpoints that may be used, with what is demanded of each, and why others may not."""
+    endpoints: Sequence[Endpoint],
+    tls: TlsPolicy,
+    resolver: Resolver,
+    *,
+    next_hops: tuple[str, ...] = (),
+) -> tuple[tuple[Endpoint, ...], dict[str, str]]:
+    """The endpoints that may be used, with what is demanded of each; and why which hosts may not.
+
+    `next_hops`: names of the recipient domain that certificates of issuers in DNS may have, too.
+    """
     ports = {endpoint.host: endpoint.port for endpoint in endpoints}
-    found = await asyncio.gather(*(_tlsa_of(host, ports[host], resolver) for host in ports))
+    found = await asyncio.gather(*(_published(host, ports[host], resolver) for host in ports))
     by_host = dict(zip(ports, found, strict=True))
-    usable, trouble = [], ""
+    usable, troubles = [], dict[str, str]()
     for endpoint in endpoints:
-        records = by_host[endpoint.host]
-        if isinstance(records, Unknown):
-            trouble = records.text
-        elif records is None:
+        published = by_host[endpoint.host]
+        if isinstance(published, Unknown):
+            troubles[endpoint.host] = published.text
+        elif published is None:
             usable.append(endpoint)
         else:
-            usable.append(_demanding(endpoint, records, tls))
-    return tuple(usable), trouble
+            usable.append(_demanding(endpoint, published, tls, next_hops))
+    return tuple(usable), troubles
 
 
-def _demanding(endpoint: Endpoint, records: Sequence[Tlsa], tls: TlsPolicy) -> Endpoint:
+async def name_counts(hosts: Iterable[str], port: int, resolver: Resolver) -> bool:
+    """Whether a host has records of issuers: then the name in its certificate counts, and may be
+    that of the recipient domain."""
+    found = await asyncio.gather(*(_published(host, port, resolver) for host in hosts))
+    return any(
+        record.is_by_issuer
+        for published in found
+        if isinstance(published, Published)
+        for record in published.usable
+    )
+
+
+def _demanding(
+    endpoint: Endpoint, published: Published, tls: TlsPolicy, next_hops: tuple[str, ...]
+) -> Endpoint:
     """TLS is required; usable records say of which certificate, and go before any store."""
-    usable = tuple(record for record in records if record.is_usable)
-    demand = TlsPolicy.REQUIRED if usable else _AT_LEAST_REQUIRED[tls]
-    return msgspec.structs.replace(endpoint, tls=demand, tlsa=usable, demanded_by="dane")
+    usable = published.usable
+    return msgspec.structs.replace(
+        endpoint,
+        tls=TlsPolicy.REQUIRED if usable else _AT_LEAST_REQUIRED[tls],
+        tlsa=usable,
+        tls_names=tuple(dict.fromkeys((published.base, *next_hops))) if usable else (),
+        demanded_by="dane",
+    )
 
 
-async def _tlsa_of(host: str, port: int, resolver: Resolver) -> tuple[Tlsa, ...] | Unknown | None:
+async def _published(host: str, port: int, resolver: Resolver) -> Published | Unknown | None:
     """The authentic TLSA records of a host; None: it has none."""
     try:
-        if not await resolver.is_authentic(host):
-            return None
-        texts = await resolver.tlsa(host, port)
-        return read_tlsa(texts) or None
-    except (ResolverUnavailable, ValueError) as error:
+        for base in await _bases(host, resolver):
+            records = read_tlsa(await resolver.tlsa(base, port))
+            if records:
+                return Published(base, records)
+    except (ResolverUnavailable, NoSuchDomain, ValueError) as error:
         return Unknown(str(error))
+    return None
+
+
+async def _bases(host: str, resolver: Resolver) -> tuple[str, ...]:
+    """Under which names a host's records may be, the better ones first (RFC 7672 §2.2.2).
+
+    Those of the host that aliases lead to, all the way under DNSSEC, go before its own; where the
+    way leaves DNSSEC its own are left, if DNSSEC vouches for its being an alias.
+    """
+    alias_of = await resolver.alias_of(host)
+    if await resolver.is_authentic(host):
+        return (alias_of, host) if alias_of else (host,)
+    if alias_of and await resolver.is_authentic_alias(host):
+        return (host,)
+    return ()

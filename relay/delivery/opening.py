@@ -134,16 +134,17 @@ class Opening:
     async def _handshake(self, link: Link) -> None:
         endpoint, timeout_s = self._endpoint, self._dialogue.timeouts.tls
         if endpoint.tlsa:
-            await link.stream.start_tls(dane_context(), endpoint.host, timeout_s)
+            await link.stream.start_tls(dane_context(), endpoint.server_name, timeout_s)
             self._check_by_dane(link)
             return
         context = client_context(verified=self._tls is TlsPolicy.VERIFIED)
-        await link.stream.start_tls(context, endpoint.host, timeout_s)
+        await link.stream.start_tls(context, endpoint.server_name, timeout_s)
 
     def _check_by_dane(self, link: Link) -> None:
         """TlsFailed unless a TLSA record vouches for the certificate, before anything is said."""
         endpoint, now = self._endpoint, datetime.datetime.now(datetime.UTC)
-        why = why_not(endpoint.tlsa, link.stream.peer_chain(), endpoint.host, now)
+        names = endpoint.tls_names or (endpoint.host,)
+        why = why_not(endpoint.tlsa, link.stream.peer_chain(), names, now)
         if why:
             link.stream.abort()
             raise TlsFailed(f"certificate not accepted: {why}")

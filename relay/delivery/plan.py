@@ -1,6 +1,7 @@
 """The plan of a lane's sessions: which addresses in which order, and how to speak to them."""
 
 from random import Random
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +17,7 @@ from relay.delivery.routing import (
     own_name,
 )
 from relay.delivery.values import Dialogue, Endpoint
+from relay.model.errors import RelayError
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.resolver import Resolver
@@ -40,6 +42,12 @@ class Plan(msgspec.Struct, frozen=True):
     own_name: str = ""
 
 
+class Results(Protocol):
+    """Who is told of what became of TLS."""
+
+    def without_tlsa(self, lane: str, host: str, why: str) -> None: ...
+
+
 async def plan_for(
     lane: Lane,
     record: Routed,
@@ -49,8 +57,12 @@ async def plan_for(
     routes: RouteTable,
     shaping: Shaping,
     random: Random,
+    results: Results | None = None,
 ) -> Plan | Unroutable:
-    """Plan a session of the lane from its site record; hosts of equal preference are shuffled."""
+    """Plan a session of the lane from its site record; hosts of equal preference are shuffled.
+
+    `results` is told of hosts that are left out because their TLSA records cannot be had.
+    """
     route = routes.route(record.route) if record.route else None
     if record.route and not _is_still(route, lane, record):
         text = f"The route {record.route} is configured differently now."
@@ -79,9 +91,15 @@ async def plan_for(
         for host, address in found.addresses
     )
     if security.dane:
-        endpoints, trouble = await with_dane(endpoints, security.tls, resolver)
+        next_hops = await _names_of(security.next_hop, resolver)
+        endpoints, troubles = await with_dane(
+            endpoints, security.tls, resolver, next_hops=next_hops
+        )
+        if results is not None:
+            for host, why in troubles.items():
+                results.without_tlsa(str(lane), host, why)
         if not endpoints:
-            return _unknown_tlsa(trouble)
+            return _unknown_tlsa(next(reversed(troubles.values())))
     return Plan(
         lane=lane,
         endpoints=endpoints,
@@ -102,6 +120,18 @@ async def plan_for(
         is_by_smarthost=route is not None,
         own_name=_name_of_loops(settings, port),
     )
+
+
+async def _names_of(domain: str, resolver: Resolver) -> tuple[str, ...]:
+    """The recipient domain and what it is an alias of, where DNSSEC vouches for both."""
+    if not domain:
+        return ()
+    try:
+        answer = await resolver.mx(domain)
+    except RelayError:
+        return ()
+    names = (domain, answer.target) if answer.target else (domain,)
+    return names if answer.authentic else ()
 
 
 def _unknown_tlsa(trouble: str) -> Unroutable:

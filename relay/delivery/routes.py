@@ -12,6 +12,7 @@ import structlog
 
 from relay.delivery.directory import Directory
 from relay.delivery.routing import (
+    NOT_ADMITTED,
     RETRY_S,
     Routed,
     Unroutable,
@@ -20,6 +21,7 @@ from relay.delivery.routing import (
     pool_of,
     resolve_destination,
 )
+from relay.delivery.tls_results import TlsResults
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.store.work import Work
@@ -41,10 +43,18 @@ _log = structlog.get_logger("relay.routing")
 class Routes:
     """The routes of one process, in its configuration."""
 
-    def __init__(self, directory: Directory, work: Work, random: Random) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        work: Work,
+        random: Random,
+        results: TlsResults | None = None,
+    ) -> None:
+        """`results` is told of domains whose published policy leaves them no host."""
         self._directory = directory
         self._work = work
         self._random = random
+        self._results = results
 
     async def find(self, destination: str) -> None:
         """Look a destination up and record its lane, or why there is none yet."""
@@ -70,6 +80,8 @@ class Routes:
             await work.routed(destination, str(lane), record, fresh_s=fresh_s, stale_s=fresh_s)
         else:
             verdict = found.verdict
+            if self._results is not None and verdict.reason == NOT_ADMITTED:
+                self._results.not_admitted(destination, verdict.text)
             _log.info("route.unknown", destination=destination, reason=verdict.reason)
             await work.unroutable(destination, verdict.reason, verdict.text)
 

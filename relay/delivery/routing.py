@@ -10,11 +10,12 @@ from random import Random
 import msgspec
 
 from relay.delivery.addresses import AddressRules, Found, find_addresses
+from relay.delivery.dane import name_counts
 from relay.delivery.sts_policies import StsPolicies
 from relay.model.errors import NoMailHost, NoSuchDomain, NullMx, ResolverUnavailable
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
-from relay.net.resolver import Resolver
+from relay.net.resolver import MxAnswer, Resolver
 from relay.net.system_dns import machine_name
 from relay.policy.mta_sts import StsMode, StsPolicy
 from relay.policy.mx import host_name, order_hosts, preference_groups, site_name
@@ -25,6 +26,8 @@ from relay.settings.schema import Mode, Settings, TlsPolicy
 
 #: When a temporary trouble is looked at again.
 RETRY_S = 60.0
+#: Why mail waits whose domain's MTA-STS policy admits none of its hosts.
+NOT_ADMITTED = "mta_sts_failed"
 _DIGEST_OCTETS = 8
 _RECORD_VERSION = b"\x02"
 
@@ -154,7 +157,7 @@ async def resolve_destination(
             security = security.by_mta_sts(_names(routed.hosts), _names(admitted))
             routed = msgspec.structs.replace(routed, hosts=admitted)
     if settings.tls.dane and demanded is None and security.tls is not TlsPolicy.OFF:
-        security = msgspec.structs.replace(security, dane=answer.authentic)
+        security = await _by_dane(destination, routed, answer, security, resolver)
     routed = msgspec.structs.replace(
         routed,
         lane=Lane(site, pool_of(settings), str(security)),
@@ -172,6 +175,16 @@ async def resolve_destination(
     return routed if found.addresses else nowhere(found, routed, settings)
 
 
+async def _by_dane(
+    domain: str, routed: Routed, answer: MxAnswer, security: Security, resolver: Resolver
+) -> Security:
+    """With DANE where the MX records are authentic; the domain's name where it may count."""
+    if not answer.authentic:
+        return security
+    is_named = await name_counts(_names(routed.hosts), routed.hosts[0].port, resolver)
+    return msgspec.structs.replace(security, dane=True, next_hop=domain if is_named else "")
+
+
 def _names(hosts: tuple[MxHost, ...]) -> list[str]:
     return [host.name for host in hosts]
 
@@ -184,7 +197,7 @@ def _not_admitted(
         f"The MTA-STS policy of {domain} admits none of its MX hosts "
         f"({', '.join(_names(hosts)[:3])}), only {', '.join(policy.patterns[:3])}"
     )
-    return _unroutable(Severity.TRANSIENT, "mta_sts_failed", text, settings)
+    return _unroutable(Severity.TRANSIENT, NOT_ADMITTED, text, settings)
 
 
 def _by_smarthost(route: StaticRoute, shaping: Shaping, settings: Settings) -> Routed:

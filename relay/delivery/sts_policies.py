@@ -19,6 +19,7 @@ from relay.net.dns_cache import DnsCache
 from relay.net.mta_sts import PolicyUnavailable, fetch_policy
 from relay.net.resolver import Resolver
 from relay.policy.mta_sts import POLICY_OCTETS, StsPolicy, read_policy, read_record
+from relay.policy.tls_report import STS_INVALID, STS_UNFETCHED, STS_UNTRUSTED
 from relay.settings.kinds import parse_listen
 from relay.settings.schema import Mode, Settings
 
@@ -38,7 +39,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     """What is known of a domain: the id and policy fetched last, and when (epoch seconds).
 
     `failed`: when the last fetch, of the policy with the id `failed_id`, did not come about; 0.0
-    where the last one did.
+    where the last one did; `result` is what a TLS report calls that.
     """
 
     id: str = ""
@@ -47,6 +48,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     failed: float = 0.0
     failed_id: str = ""
     problem: str = ""
+    result: str = ""
 
     def valid(self, now: float) -> StsPolicy | None:
         """The policy, while its age lasts."""
@@ -117,6 +119,11 @@ class StsPolicies:
             return policy
         return (await asyncio.shield(self._start(domain, wanted, kept))).valid(now)
 
+    async def failure_of(self, domain: str) -> tuple[str, str]:
+        """Why the policy that is in DNS now could not be had: result type and words, or empty."""
+        kept = await self._recall(domain)
+        return (kept.result, kept.problem) if kept.failed else ("", "")
+
     async def look_up(self, domain: str) -> tuple[str, Kept]:
         """For who wants to see it: the id in DNS now, and what is known of the policy."""
         await self.of(domain)
@@ -144,7 +151,11 @@ class StsPolicies:
             problem = str(error)[:200]
             _log.info("mta_sts.not_fetched", domain=domain, detail=problem)
             renewed = msgspec.structs.replace(
-                kept, failed=time.time(), failed_id=wanted, problem=problem
+                kept,
+                failed=time.time(),
+                failed_id=wanted,
+                problem=problem,
+                result=_result_of(error),
             )
         else:
             _log.info("mta_sts.fetched", domain=domain, mode=policy.mode.value)
@@ -205,6 +216,13 @@ class StsPolicies:
             await self._shared.put(_key(domain), _encoder.encode(kept), life_s)
         except Exception:  # as above
             return
+
+
+def _result_of(error: Exception) -> str:
+    """What RFC 8460 §4.3.2.2 calls a fetch that failed."""
+    if isinstance(error, PolicyUnavailable):
+        return STS_UNTRUSTED if error.is_untrusted else STS_UNFETCHED
+    return STS_UNFETCHED if isinstance(error, ConfigError) else STS_INVALID
 
 
 def _key(domain: str) -> str:

@@ -23,8 +23,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     """One address of one host: `host` is the name for TLS and reports, `address` an IP literal.
 
     `tls`: what this host itself demands, before what the dialogue does; with `tlsa`, a certificate
-    that one of these records vouches for. `demanded_by`: "dane" where that is why. A path
-    as host and address is a Unix socket. `lmtp`: it speaks LMTP (RFC 2033).
+    that one of these records vouches for; `tls_names` are what it may be called in a certificate
+    then, first the name under which the records are. `demanded_by`: "dane" where that is why. A
+    path as host and address is a Unix socket. `lmtp`: it speaks LMTP (RFC 2033).
     """
 
     host: str
@@ -33,8 +34,14 @@ class Endpoint(msgspec.Struct, frozen=True):
     implicit_tls: bool = False
     tls: TlsPolicy | None = None
     tlsa: tuple[Tlsa, ...] = ()
+    tls_names: tuple[str, ...] = ()
     demanded_by: str = ""
     lmtp: bool = False
+
+    @property
+    def server_name(self) -> str:
+        """What it is asked for in a handshake (SNI)."""
+        return self.tls_names[0] if self.tls_names else self.host
 
 
 class Dialogue(msgspec.Struct, frozen=True):

@@ -23,7 +23,8 @@ class Status(IntEnum):
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """The end of one question: records as (preference, host) or (0, address), TTL, what failed.
 
-    `authentic`: a resolver that we trust says that DNSSEC vouches for it.
+    `authentic`: a resolver that we trust says that DNSSEC vouches for it. `target`: whose records
+    these are, where the name is an alias (CNAME).
     """
 
     status: Status
@@ -31,6 +32,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     ttl_s: float = 0.0
     text: str = ""
     authentic: bool = False
+    target: str = ""
 
 
 class DnsCache(Protocol):

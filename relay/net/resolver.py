@@ -54,13 +54,15 @@ class MxAnswer(msgspec.Struct, frozen=True):
     """The MX hosts of a domain as (preference, host), best first, and for how long they hold.
 
     `implicit`: the domain has no MX records and is its own host (RFC 5321 §5.1). `authentic`: a
-    resolver that we trust says that DNSSEC vouches for all of this.
+    resolver that we trust says that DNSSEC vouches for all of this. `target`: whose MX records
+    these are, where the domain is an alias.
     """
 
     records: tuple[tuple[int, str], ...]
     ttl_s: float
     implicit: bool = False
     authentic: bool = False
+    target: str = ""
 
 
 class Resolver:
@@ -120,7 +122,7 @@ class Resolver:
         if not hosts:
             raise NullMx(f"{name} accepts no mail (null MX)")
         ttl_s = self._ttl_left(name, RdataType.MX)
-        return MxAnswer(hosts, ttl_s, authentic=answer.authentic)
+        return MxAnswer(hosts, ttl_s, authentic=answer.authentic, target=answer.target)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """IPv4 and IPv6 addresses in turn; () where the name has none.
@@ -168,6 +170,18 @@ class Resolver:
         answers = await self._both_families(_host_name(host))
         found = [answer for answer in answers if answer.status is Status.FOUND]
         return bool(found) and all(answer.authentic for answer in found)
+
+    async def alias_of(self, host: str) -> str:
+        """Where the aliases lead that the addresses of a host were found by; empty: nowhere."""
+        answers = await self._both_families(_host_name(host))
+        return next((one.target for one in answers if one.status is Status.FOUND), "")
+
+    async def is_authentic_alias(self, host: str) -> bool:
+        """Whether DNSSEC vouches that a host is an alias, whatever of; ResolverUnavailable."""
+        answer = await self._answer(_host_name(host), RdataType.CNAME)
+        if answer.status is Status.FAILED:
+            raise ResolverUnavailable(answer.text)
+        return answer.status is Status.FOUND and answer.authentic
 
     @property
     def is_trusted(self) -> bool:
@@ -248,7 +262,7 @@ class Resolver:
             links = {
                 record.name: record for record in response.records if record.type == RdataType.CNAME
             }
-            while (link := links.get(current)) is not None:
+            while kind != RdataType.CNAME and (link := links.get(current)) is not None:
                 current, ttl_s = link.data, min(ttl_s, link.ttl_s)
                 if current in seen:
                     raise ResolverUnavailable("the CNAME chain is a loop")
@@ -259,8 +273,13 @@ class Resolver:
             if found:
                 ttl_s = min(ttl_s, *(record.ttl_s for record in found))
                 records = sorted((record.preference, record.data) for record in found)
-                kept = tuple(records[:RECORDS_KEPT])
-                return Answer(Status.FOUND, kept, self._clamp(ttl_s), authentic=authentic)
+                return Answer(
+                    Status.FOUND,
+                    tuple(records[:RECORDS_KEPT]),
+                    self._clamp(ttl_s),
+                    authentic=authentic,
+                    target=current if current != name else "",
+                )
             if response.rcode == Rcode.NXDOMAIN or "\\" in current:
                 return self._negative(Status.NO_NAME, response, authentic)
             if current == asked:  # else the alias' target has not been asked for yet

@@ -33,6 +33,11 @@ class Tlsa(msgspec.Struct, frozen=True):
     data: bytes
 
     @property
+    def is_by_issuer(self) -> bool:
+        """Whether it names an issuer, so that the name in the server's certificate counts."""
+        return self.usage == _TA
+
+    @property
     def is_usable(self) -> bool:
         """Whether a client of SMTP can use it."""
         if self.usage not in (_TA, _EE) or self.selector not in (0, 1):
@@ -63,11 +68,12 @@ def read_tlsa(texts: Iterable[str]) -> tuple[Tlsa, ...]:
 
 
 def why_not(
-    records: Sequence[Tlsa], chain: Sequence[bytes], host: str, now: datetime.datetime
+    records: Sequence[Tlsa], chain: Sequence[bytes], names: Sequence[str], now: datetime.datetime
 ) -> str:
     """What is wrong with a chain (DER, the server's first); empty: a record vouches for it.
 
-    `host` is the name under which the records were looked up; `now` has a time zone.
+    `names` are those of which the certificate has one, for DANE-TA (RFC 7672 §3.2.2): first that
+    under which the records were found. `now` has a time zone.
     """
     if not chain:
         return "the server showed no certificate"
@@ -78,7 +84,7 @@ def why_not(
         anchors = [record for record in records if record.usage == _TA]
         if not anchors:
             return "no TLSA record stands for the server's certificate"
-        return _why_not_by_issuer(anchors, certificates, host, now)
+        return _why_not_by_issuer(anchors, certificates, names, now)
     except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as error:
         return f"a certificate cannot be read ({' '.join(str(error).split())[:80]})"
 
@@ -86,7 +92,7 @@ def why_not(
 def _why_not_by_issuer(
     anchors: Sequence[Tlsa],
     certificates: Sequence[x509.Certificate],
-    host: str,
+    names: Sequence[str],
     now: datetime.datetime,
 ) -> str:
     path = _path_to(anchors, certificates)
@@ -97,8 +103,8 @@ def _why_not_by_issuer(
             return "a certificate in the server's chain is out of date"
     if not all(map(_may_issue, path[1:])):
         return "a certificate in the server's chain was issued by none that may"
-    if not _names(path[0], host):
-        return f"the certificate is not for {host}"
+    if not any(_is_for(path[0], name) for name in names):
+        return f"the certificate is not for {names[0]}"
     return ""
 
 
@@ -138,7 +144,7 @@ def _may_issue(certificate: x509.Certificate) -> bool:
     return constraints.value.ca
 
 
-def _names(certificate: x509.Certificate, host: str) -> bool:
+def _is_for(certificate: x509.Certificate, host: str) -> bool:
     """Whether the certificate is for the host; `*` stands for the first label (RFC 6125 §6.4.3)."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

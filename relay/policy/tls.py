@@ -43,23 +43,27 @@ _WEAK = frozenset({TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC})
 
 
 class Security(msgspec.Struct, frozen=True):
-    """What a lane demands of TLS; text form `tls`, `tls+mta-sts`, `tls+mta-sts.<digest>+dane`.
+    """What a lane demands of TLS; text form `tls`, `tls+mta-sts`, `tls+mta-sts.<digest>+dane`,
+    `tls+dane.<domain>`.
 
     `mta_sts`: demanded by MTA-STS policies, which admit the hosts of this digest; "all": all hosts
     of the site; "testing": how hosts would fare is to be reported, no more (RFC 8461 §5). Empty: no
-    policy has a word. `dane`: hosts may demand more by TLSA records.
+    policy has a word. `dane`: hosts may demand more by TLSA records; `next_hop`: the domain whose
+    name their certificates may have instead of their own (RFC 7672 §3.2.2), so that it shares no
+    sessions with others.
     """
 
     tls: TlsPolicy
     mta_sts: str = ""
     dane: bool = False
+    next_hop: str = ""
 
     def __str__(self) -> str:
         parts = [self.tls.value]
         if self.mta_sts:
             parts.append("mta-sts" if self.mta_sts == _ALL else f"mta-sts.{self.mta_sts}")
         if self.dane:
-            parts.append("dane")
+            parts.append(f"dane.{self.next_hop}" if self.next_hop else "dane")
         return "+".join(parts)
 
     @classmethod
@@ -69,8 +73,8 @@ class Security(msgspec.Struct, frozen=True):
         security = cls(TlsPolicy(first))
         for part in others:
             word, _, digest = part.partition(".")
-            if part == "dane":
-                security = msgspec.structs.replace(security, dane=True)
+            if word == "dane":
+                security = msgspec.structs.replace(security, dane=True, next_hop=digest)
             elif word == "mta-sts":
                 security = msgspec.structs.replace(security, mta_sts=digest or _ALL)
             else:

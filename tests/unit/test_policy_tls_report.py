@@ -15,53 +15,96 @@ from relay.policy.tls_report import (
     DomainReport,
     Failure,
     Policy,
+    Rua,
+    Tally,
     day_of,
+    delay_of,
     field_of,
     make_report,
     read_rua,
     result_of,
 )
+from tests.support.tls_report import check_report
 
 FAILURE = Failure("certificate-expired", "mx1.a.test", "192.0.2.1", "192.0.2.9", "has expired")
 
 
-def report() -> DomainReport:
+STS = Policy("sts", ("version: STSv1", "mode: enforce"), ("mx1.a.test", "*.b.test"))
+TLSA = Policy("tlsa", ("3 1 1 00ff",), ("mx2.a.test",))
+
+
+def report(*more: Tally) -> DomainReport:
+    counts = {SUCCESS: 7, field_of(FAILURE): 2, field_of(Failure("starttls-not-supported")): 1}
     return make_report(
         "a.test",
         "2026-11-21",
-        {SUCCESS: 7, field_of(FAILURE): 2, field_of(Failure("starttls-not-supported")): 1},
-        Policy("sts", ("version: STSv1", "mode: enforce"), ("mx1.a.test", "*.b.test")),
+        [Tally(STS, counts), *more],
         organization="relay.example",
         contact="postmaster@relay.example",
-        report_id="2026-11-21.a.test",
     )
 
 
 @pytest.mark.parametrize(
-    ("texts", "addresses"),
+    ("texts", "addresses", "urls"),
     [
-        (["v=TLSRPTv1; rua=mailto:tls@a.test"], ("tls@a.test",)),
-        (["v=TLSRPTv1;rua=mailto:tls@a.test,MAILTO:b@c.test;"], ("tls@a.test", "b@c.test")),
-        (["v=TLSRPTv1; rua=https://a.test/r,mailto:tls@a.test"], ("tls@a.test",)),
-        (["v=spf1 -all", "v=TLSRPTv1; rua=mailto:tls@a.test"], ("tls@a.test",)),
-        (["v=TLSRPTv1; rua=https://a.test/r"], ()),
-        (["v=TLSRPTv1; rua=mailto:not an address"], ()),
-        (["v=TLSRPTv1; rua=mailto:a@b.test\r\nBcc: c@d.test"], ()),
-        (["v=TLSRPTv1; rua=mailto:a@b.test", "v=TLSRPTv1; rua=mailto:c@d.test"], ()),
-        (["v=TLSRPTv2; rua=mailto:a@b.test"], ()),
-        (["v=TLSRPTv1;"], ()),
-        ([], ()),
+        (["v=TLSRPTv1; rua=mailto:tls@a.test"], ("tls@a.test",), ()),
+        (
+            ["v=TLSRPTv1;rua=mailto:tls@a.test,MAILTO:b@c.test;"],
+            ("tls@a.test", "b@c.test"),
+            (),
+        ),
+        (
+            ["v=TLSRPTv1; rua=https://a.test/r,mailto:tls@a.test"],
+            ("tls@a.test",),
+            ("https://a.test/r",),
+        ),
+        (["v=spf1 -all", "v=TLSRPTv1; rua=mailto:tls@a.test"], ("tls@a.test",), ()),
+        (["v=TLSRPTv1; rua=https://a.test/r,https://a.test/r"], (), ("https://a.test/r",)),
+        (["v=TLSRPTv1; rua=HTTPS://A.test:443"], (), ("https://a.test/",)),
+        (["v=TLSRPTv1; rua=https://a.test:8443/r?x=1"], (), ("https://a.test:8443/r?x=1",)),
+        (["v=TLSRPTv1; rua=http://a.test/r"], (), ()),
+        (["v=TLSRPTv1; rua=https://me:secret@a.test/r"], (), ()),
+        (["v=TLSRPTv1; rua=https://a.test/r#part"], (), ()),
+        (["v=TLSRPTv1; rua=https://a.test:0/"], (), ()),
+        (["v=TLSRPTv1; rua=https://a.test:99999/"], (), ()),
+        (["v=TLSRPTv1; rua=https://[::1]/r,https://10.0.0.1/r"], (), ()),
+        (["v=TLSRPTv1; rua=https:///r"], (), ()),
+        (["v=TLSRPTv1; rua=https://a.test/r\r\nHost: b.test"], (), ()),
+        (["v=TLSRPTv1; rua=https://a.test/" + "r" * 600], (), ()),
+        (["v=TLSRPTv1; rua=mailto:not an address"], (), ()),
+        (["v=TLSRPTv1; rua=mailto:a@b.test\r\nBcc: c@d.test"], (), ()),
+        (["v=TLSRPTv1; rua=mailto:a@b.test", "v=TLSRPTv1; rua=mailto:c@d.test"], (), ()),
+        (["v=TLSRPTv2; rua=mailto:a@b.test"], (), ()),
+        (["v=TLSRPTv1;"], (), ()),
+        ([], (), ()),
     ],
 )
-def test_record_names_the_addresses_that_want_reports(
-    texts: list[str], addresses: tuple[str, ...]
+def test_record_names_who_wants_reports(
+    texts: list[str], addresses: tuple[str, ...], urls: tuple[str, ...]
 ) -> None:
-    assert read_rua(texts) == addresses
+    rua = read_rua(texts)
+    assert rua == Rua(addresses, urls)
+    assert bool(rua) is bool(addresses or urls)
 
 
 def test_record_with_many_addresses_costs_few_reports() -> None:
-    many = ",".join(f"mailto:a{number}@b.test" for number in range(1000))
-    assert len(read_rua([f"v=TLSRPTv1; rua={many}"])) == 5
+    many = ",".join(f"mailto:a{number}@b.test,https://b.test/{number}" for number in range(1000))
+    rua = read_rua([f"v=TLSRPTv1; rua={many}"])
+    assert len(rua.addresses) + len(rua.urls) == 5
+
+
+def test_reports_are_made_minutes_to_hours_after_midnight_and_not_all_at_once() -> None:
+    delays = {delay_of(f"{number}.test") for number in range(200)}
+    assert len(delays) > 190
+    assert all(300 <= delay <= 300 + 4 * 3600 for delay in delays)
+    assert max(delays) - min(delays) > 3 * 3600
+    assert delay_of("a.test") == delay_of("a.test")
+
+
+def test_policy_of_a_report_is_bounded_whatever_the_domain_publishes() -> None:
+    kept = Policy("tlsa", ("x" * 2000, *["3 1 1 00"] * 500), tuple(["mx.a.test"] * 500)).cut()
+    assert (kept.type, len(kept.lines), len(kept.hosts)) == ("tlsa", 64, 64)
+    assert set(kept.lines) == {"3 1 1 00"}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +170,19 @@ def test_report_has_the_shape_of_the_standard() -> None:
             }
         ],
     }
+
+
+def test_report_passes_the_standards_check_whatever_was_counted() -> None:
+    sparse = Tally(Policy("sts"), {field_of(Failure("sts-policy-invalid", reason="no mx")): 3})
+    whole = report(Tally(TLSA, {SUCCESS: 1}), sparse, Tally(Policy(), {}))
+    octets = msgspec.json.encode(whole)
+    check_report(json.loads(octets))
+    assert [one["policy"]["policy-type"] for one in json.loads(octets)["policies"]] == [
+        "sts",
+        "tlsa",
+        "sts",
+        "no-policy-found",
+    ]
 
 
 def test_message_carries_the_report_as_the_standard_asks() -> None:

@@ -1,8 +1,6 @@
 """Policies of recipient domains: found in real DNS packets, fetched from real HTTPS servers."""
 
 import asyncio
-import contextlib
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,6 +8,8 @@ from random import Random
 
 import pytest
 from scripted_dns import ScriptedDns, serving
+from scripted_https import HttpsServer
+from scripted_https import answer as https_answer
 from scripted_smtp import Certificate
 
 from relay.delivery.addresses import AddressRules
@@ -20,6 +20,7 @@ from relay.net.resolver import Resolver
 from relay.policy.mta_sts import StsMode, StsPolicy
 from relay.policy.route import RouteTable
 from relay.policy.shape import load_shaping
+from relay.policy.tls_report import STS_INVALID, STS_UNFETCHED, STS_UNTRUSTED
 from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Sink, Tls, TlsPolicy
 
 RUNS_ON_BOTH_LOOPS = True
@@ -35,40 +36,8 @@ POLICY = "version: STSv1\r\nmode: enforce\r\nmx: mx1.a.test\r\nmax_age: 604800\r
 
 def answer(
     body: str = POLICY, *, status: str = "200 OK", media: str = "text/plain", more: str = ""
-):
-    return (
-        f"HTTP/1.1 {status}\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
-        f"{more}Connection: close\r\n\r\n{body}"
-    ).encode()
-
-
-class PolicyServer:
-    """Answers each request with the next of `answers`, the last one for ever."""
-
-    def __init__(self, *answers: bytes) -> None:
-        self.answers = answers
-        self.requests: list[str] = []
-        self.port = 0
-        self.gate: asyncio.Event | None = None
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            if self.gate is not None:
-                await self.gate.wait()
-            writer.write(self.answers[min(len(self.requests), len(self.answers)) - 1])
-            await writer.drain()
-        writer.close()
-
-    @contextlib.asynccontextmanager
-    async def running(self, tls: ssl.SSLContext) -> AsyncIterator["PolicyServer"]:
-        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=tls)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            await server.wait_closed()
+) -> bytes:
+    return https_answer(body, status=status, media=media, more=more)
 
 
 class SharedCache:
@@ -117,7 +86,7 @@ Policies = Callable[..., StsPolicies]
 async def made(resolver: Resolver) -> AsyncIterator[Policies]:
     all_made: list[StsPolicies] = []
 
-    def make(server: PolicyServer, cache: SharedCache | None = None, settings=PRIVATE):
+    def make(server: HttpsServer, cache: SharedCache | None = None, settings=PRIVATE):
         rules = AddressRules.for_mx(settings, server.port)
         all_made.append(StsPolicies(resolver, rules, cache, server.port))
         return all_made[-1]
@@ -133,18 +102,18 @@ async def made(resolver: Resolver) -> AsyncIterator[Policies]:
 async def test_policy_is_fetched_once_from_the_host_that_its_certificate_names(
     trusted: Certificate, made: Policies
 ) -> None:
-    async with PolicyServer(answer()).running(trusted.server) as server:
+    async with HttpsServer(answer()).running(trusted.server) as server:
         policies = made(server)
         for _ in range(3):
             policy = await policies.of("a.test")
             assert policy == StsPolicy(StsMode.ENFORCE, ("mx1.a.test",), 604800)
     (request,) = server.requests
     assert request.startswith("GET /.well-known/mta-sts.txt HTTP/1.1\r\n")
-    assert "\r\nhost: mta-sts.a.test\r\n" in request.lower()
+    assert f"\r\nhost: mta-sts.a.test:{server.port}\r\n" in request.lower()
 
 
 async def test_many_who_ask_at_once_cost_one_fetch(trusted: Certificate, made: Policies) -> None:
-    server = PolicyServer(answer())
+    server = HttpsServer(answer())
     server.gate = asyncio.Event()
     async with server.running(trusted.server):
         policies = made(server)
@@ -159,30 +128,39 @@ async def test_many_who_ask_at_once_cost_one_fetch(trusted: Certificate, made: P
 
 
 @pytest.mark.parametrize(
-    ("reply", "problem"),
+    ("reply", "problem", "result"),
     [
-        (answer(status="404 Not Found"), "answered 404"),
-        (answer(status="301 Moved", more="Location: https://127.0.0.1/\r\n"), "answered 301"),
-        (answer(status="203 Transformed"), "answered 203"),
-        (answer(media="text/html"), "text/html"),
-        (answer(more="Content-Encoding: gzip\r\n"), "compressed"),
-        (answer(POLICY + "x: " + "y" * 70_000), "larger than 65536"),
-        (answer("<html>hello</html>"), "no colon"),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 999\r\n\r\nver", ""),
-        (b"220 smtp.test ESMTP\r\n", ""),
-        (b"", ""),
+        (answer(status="404 Not Found"), "answered 404", STS_UNFETCHED),
+        (
+            answer(status="301 Moved", more="Location: https://127.0.0.1/\r\n"),
+            "answered 301",
+            STS_UNFETCHED,
+        ),
+        (answer(status="203 Transformed"), "answered 203", STS_UNFETCHED),
+        (answer(media="text/html"), "text/html", STS_UNFETCHED),
+        (answer(more="Content-Encoding: gzip\r\n"), "compressed", STS_UNFETCHED),
+        (answer(POLICY + "x: " + "y" * 70_000), "larger than 65536", STS_INVALID),
+        (answer("<html>hello</html>"), "no colon", STS_INVALID),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 999\r\n\r\nver",
+            "",
+            STS_UNFETCHED,
+        ),
+        (b"220 smtp.test ESMTP\r\n", "", STS_UNFETCHED),
+        (b"", "", STS_UNFETCHED),
     ],
     ids=["404", "redirect", "203", "html", "gzip", "huge", "text", "cut", "smtp", "nothing"],
 )
 async def test_what_is_no_policy_leaves_the_domain_without_one_and_is_not_asked_for_again_soon(
-    trusted: Certificate, made: Policies, reply: bytes, problem: str
+    trusted: Certificate, made: Policies, reply: bytes, problem: str, result: str
 ) -> None:
     cache = SharedCache()
-    async with PolicyServer(reply).running(trusted.server) as server:
+    async with HttpsServer(reply).running(trusted.server) as server:
         for policies in (made(server, cache), made(server, cache)):
             assert await policies.of("a.test") is None
             assert await policies.of("a.test") is None
-            assert problem in policies._kept["a.test"].problem if policies._kept else True
+            told, words = await policies.failure_of("a.test")
+            assert (told, problem in words) == (result, True), words
     assert len(server.requests) == 1
 
 
@@ -197,17 +175,18 @@ async def test_certificate_of_another_name_or_of_nobody_known_is_no_policy(
         (expired, expired, "expired"),
     ):
         monkeypatch.setenv("SSL_CERT_FILE", str(known.file))
-        async with PolicyServer(answer()).running(certificate.server) as server:
+        async with HttpsServer(answer()).running(certificate.server) as server:
             policies = made(server)
             assert await policies.of("a.test") is None
-            assert problem in policies._kept["a.test"].problem
+            told, words = await policies.failure_of("a.test")
+            assert (told, problem in words) == (STS_UNTRUSTED, True), words
         assert server.requests == []
 
 
 async def test_private_address_is_never_asked_in_live_mode(
     trusted: Certificate, made: Policies
 ) -> None:
-    async with PolicyServer(answer()).running(trusted.server) as server:
+    async with HttpsServer(answer()).running(trusted.server) as server:
         policies = made(server, settings=PUBLIC)
         assert await policies.of("a.test") is None
     assert server.requests == []
@@ -220,7 +199,7 @@ async def test_private_address_is_never_asked_in_live_mode(
 async def test_domain_without_a_record_costs_one_look_up_and_no_fetch(
     trusted: Certificate, made: Policies, dns_server: ScriptedDns
 ) -> None:
-    async with PolicyServer(answer()).running(trusted.server) as server:
+    async with HttpsServer(answer()).running(trusted.server) as server:
         policies = made(server, SharedCache())
         for _ in range(5):
             assert await policies.of("b.test") is None
@@ -233,7 +212,7 @@ async def test_policy_outlives_its_record_its_host_and_the_process(
     trusted: Certificate, made: Policies, dns_server: ScriptedDns, resolver: Resolver
 ) -> None:
     cache = SharedCache()
-    async with PolicyServer(answer(), answer(status="500 Oops")).running(trusted.server) as server:
+    async with HttpsServer(answer(), answer(status="500 Oops")).running(trusted.server) as server:
         assert await made(server, cache).of("a.test") is not None
         assert 604_000 < cache.life_s <= 604_800
         resolver._memory.clear()
@@ -249,7 +228,7 @@ async def test_new_id_brings_the_new_policy_or_keeps_the_old_where_it_cannot_be_
     trusted: Certificate, made: Policies, dns_server: ScriptedDns, resolver: Resolver
 ) -> None:
     testing = answer(POLICY.replace("enforce", "testing"))
-    server = PolicyServer(answer(), answer(status="500 Oops"), testing)
+    server = HttpsServer(answer(), answer(status="500 Oops"), testing)
     async with server.running(trusted.server):
         policies = made(server)
         assert (await policies.of("a.test")).mode is StsMode.ENFORCE
@@ -265,7 +244,7 @@ async def test_new_id_brings_the_new_policy_or_keeps_the_old_where_it_cannot_be_
 async def test_policy_past_its_age_is_none_and_one_in_its_second_half_is_fetched_beside(
     trusted: Certificate, made: Policies
 ) -> None:
-    async with PolicyServer(answer()).running(trusted.server) as server:
+    async with HttpsServer(answer()).running(trusted.server) as server:
         policies = made(server)
         policy = StsPolicy(StsMode.TESTING, ("old.test",), 7200)
         policies._kept["a.test"] = Kept("one", policy, time.time() - 7201)
@@ -305,9 +284,9 @@ async def test_enforced_policy_leaves_the_admitted_hosts_on_a_lane_of_its_own(
     trusted: Certificate, made: Policies, resolver: Resolver
 ) -> None:
     whole = answer(POLICY.replace("mx1.a.test", "*.a.test"))
-    async with PolicyServer(answer()).running(trusted.server) as server:
+    async with HttpsServer(answer()).running(trusted.server) as server:
         some = await route(resolver, made(server))
-    async with PolicyServer(whole).running(trusted.server) as server:
+    async with HttpsServer(whole).running(trusted.server) as server:
         all_hosts = await route(resolver, made(server))
     plain = await route(resolver, None)
     assert isinstance(some, Routed) and isinstance(all_hosts, Routed) and isinstance(plain, Routed)
@@ -324,7 +303,7 @@ async def test_policy_that_is_not_enforced_changes_nothing(
     trusted: Certificate, made: Policies, resolver: Resolver, mode: str
 ) -> None:
     lenient = answer(POLICY.replace("enforce", mode).replace("mx1.a", "elsewhere"))
-    async with PolicyServer(lenient).running(trusted.server) as server:
+    async with HttpsServer(lenient).running(trusted.server) as server:
         with_policy, without = await route(resolver, made(server)), await route(resolver, None)
     assert isinstance(with_policy, Routed) and isinstance(without, Routed)
     assert (with_policy.lane, with_policy.hosts) == (without.lane, without.hosts)
@@ -334,7 +313,7 @@ async def test_policy_that_admits_no_host_makes_mail_wait_and_says_why(
     trusted: Certificate, made: Policies, resolver: Resolver
 ) -> None:
     wrong = answer(POLICY.replace("mx1.a.test", "mx.elsewhere.test"))
-    async with PolicyServer(wrong).running(trusted.server) as server:
+    async with HttpsServer(wrong).running(trusted.server) as server:
         refused = await route(resolver, made(server))
     assert isinstance(refused, Unroutable)
     assert refused.verdict.severity is Severity.TRANSIENT
@@ -349,7 +328,7 @@ async def test_what_the_operator_says_of_tls_goes_before_what_the_domain_publish
 ) -> None:
     routes = (Route(domain="a.test", tls=TlsPolicy.OPPORTUNISTIC),)
     said = Settings(dns=QUICK, delivery=PRIVATE.delivery, routes=routes)
-    async with PolicyServer(answer()).running(trusted.server) as server:
+    async with HttpsServer(answer()).running(trusted.server) as server:
         by_route = await route(resolver, made(server), said)
         by_shape = await route(resolver, made(server), shaping='["default"]\ntls = "off"')
     assert isinstance(by_route, Routed) and by_route.lane.security == "opportunistic"

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from relay.delivery.routing import own_name
-from relay.delivery.tls_results import contact_of, read_policy_of
+from relay.delivery.tls_report_sender import contact_of, tallies_of
 from relay.ingress.http.body import json_response
 from relay.ingress.http.door import Door
 from relay.ingress.http.filters import invalid
@@ -43,22 +43,15 @@ class TlsReports:
             raise invalid("domain", f"{domain[:80]!r} {error}", "give a domain name") from None
         store, settings = self._door.store, self._door.settings
         wanted = _day(day) or day_of(await store.now())
-        counts, policy = await TlsCounts(store).read(wanted, name)
-        if not counts:
+        tallies = tallies_of(await TlsCounts(store).read(wanted, name))
+        if not tallies:
             raise NotFound(
                 f"nothing was counted of TLS sessions with {name} on {wanted}; counted are, where "
                 "tls.reports is on, domains that ask for reports"
             )
         hostname = own_name(settings)
-        report = make_report(
-            name,
-            wanted,
-            counts,
-            read_policy_of(policy),
-            organization=hostname,
-            contact=contact_of(settings, hostname),
-            report_id=f"{wanted}.{name}",
-        )
+        contact = contact_of(settings, hostname)
+        report = make_report(name, wanted, tallies, organization=hostname, contact=contact)
         return json_response(report)
 
 
