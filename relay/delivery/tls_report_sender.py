@@ -65,7 +65,7 @@ class TlsReportSender:
 
     async def send_due(self) -> bool:
         """Make some reports of days that are over and post what is due; whether more may be."""
-        now = self._work.store.clock.now()
+        now = await self._work.store.now()
         made = 0
         for back in range(1, DAYS_BACK + 1):
             day = day_of(now - back * _DAY_S)
@@ -178,7 +178,7 @@ class TlsReportSender:
         raise problem
 
     async def _put_off(self, post: Post, why: str) -> None:
-        now = self._work.store.clock.now()
+        now = await self._work.store.now()
         wait_s = min(POST_AGAIN_S * 2.0**post.tries, POST_AGAIN_AT_MOST_S)
         if now + wait_s > post.began + POST_FOR_S:
             await self._give_up(post, why)
