@@ -83,11 +83,12 @@ def _demanding(
 ) -> Endpoint:
     """TLS is required; usable records say of which certificate, and go before any store."""
     usable = published.usable
+    names = dict.fromkeys((published.base, *next_hops))
     return msgspec.structs.replace(
         endpoint,
         tls=TlsPolicy.REQUIRED if usable else _AT_LEAST_REQUIRED[tls],
         tlsa=usable,
-        tls_names=tuple(dict.fromkeys((published.base, *next_hops))) if usable else (),
+        tls_names=tuple(names) if usable else (),
         demanded_by="dane",
     )
 

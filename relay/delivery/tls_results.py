@@ -90,7 +90,7 @@ class TlsResults:
     def without_tlsa(self, lane: str, host: str, why: str) -> None:
         """A host of the lane is not used: its TLSA records cannot be had."""
         failure = Failure(DNSSEC_INVALID, host, reason=_short(why))
-        self._note_lane(lane, Policy("tlsa", (), (host,)), failure)
+        self._note_lane(lane, Policy("tlsa", (), (host,), host), failure)
 
     def not_admitted(self, domain: str, why: str) -> None:
         """The domain's MTA-STS policy admits none of its hosts."""
@@ -192,7 +192,7 @@ def _of_tlsa(endpoint: Endpoint) -> Policy | None:
     lines: Iterable[str] = (
         f"{one.usage} {one.selector} {one.matching} {one.data.hex()}" for one in endpoint.tlsa
     )
-    return Policy("tlsa", tuple(lines), (endpoint.host,)).cut()
+    return Policy("tlsa", tuple(lines), (endpoint.host,), endpoint.server_name).cut()
 
 
 def _of_sts(policy: StsPolicy) -> Policy:

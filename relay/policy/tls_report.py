@@ -60,16 +60,21 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Policy(msgspec.Struct, frozen=True, array_like=True):
-    """Which policy was applied: sts, tlsa or no-policy-found; its lines; the MX it admits."""
+    """Which policy was applied: sts, tlsa or no-policy-found; its lines; the MX it admits.
+
+    `domain`: where it is published, if that is not the recipient domain: of TLSA records the name
+    that they are found under (RFC 8460 §1.1).
+    """
 
     type: str = "no-policy-found"
     lines: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    domain: str = ""
 
     def cut(self) -> "Policy":
         """With as much of it as a report repeats."""
         lines = tuple(line for line in self.lines if len(line) <= LINE_OCTETS)
-        return Policy(self.type, lines[:POLICY_LINES], self.hosts[:POLICY_LINES])
+        return Policy(self.type, lines[:POLICY_LINES], self.hosts[:POLICY_LINES], self.domain)
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -246,7 +251,7 @@ def _report_of(domain: str, tally: Tally) -> PolicyReport:
         policy=PolicyDetails(
             policy_type=policy.type,
             policy_string=policy.lines,
-            policy_domain=domain,
+            policy_domain=policy.domain or domain,
             mx_host=policy.hosts,
         ),
         summary=Summary(

@@ -1,4 +1,5 @@
-"""Domains that ask for it are told once a day how TLS with them went; others cost nothing."""
+"""Domains that ask for it are told once a day how TLS with them went, by mail or by HTTPS; others
+cost nothing."""
 
 import asyncio
 import email
@@ -12,7 +13,10 @@ import httpx
 import pytest
 
 from relay.cli.main import run
+from relay.sim.certificates import Certificates
+from tests.support.https_server import HttpsServer, answer
 from tests.support.system import System, running_system
+from tests.support.tls_report import check_report
 
 ASKS = '"v=TLSRPTv1; rua=mailto:tls@reports.test"'
 #: Domains that ask, and of a report: policy type, successes, types of failures.
@@ -25,20 +29,27 @@ EXPECTED = {
     "badcert.mtaststesting.test": ("sts", 0, {"certificate-host-mismatch"}),
     "notls.mtaststesting.test": ("sts", 0, {"starttls-not-supported"}),
     "dane.test": ("tlsa", 1, set()),
+    "danewrong.test": ("tlsa", 0, {"validation-failure"}),
+    "danefail.test": ("tlsa", 0, {"dnssec-invalid"}),
 }
-#: Whose mail waits, because the domain's policy is enforced.
-WAITS = "expiredcert.mtasts.test"
+#: Whose mail waits, because of what the domain publishes, and for which reason.
+WAITING = {
+    "expiredcert.mtasts.test": "tls_failed",
+    "danewrong.test": "tls_failed",
+    "danefail.test": "dns_unavailable",
+}
+#: Who asks for the report by HTTPS, too.
+BY_HTTPS = "plain.test"
 
 
 def told(report: dict[str, Any]) -> tuple[str, tuple[str, int, set[str]]]:
     """The domain of a report, and what it says."""
-    (policy,) = report["policies"]
-    about, summary = policy["policy"], policy["summary"]
-    types = {detail["result-type"] for detail in policy["failure-details"]}
-    failed = sum(detail["failed-session-count"] for detail in policy["failure-details"])
-    assert summary["total-failure-session-count"] == failed
-    good = summary["total-successful-session-count"]
-    return about["policy-domain"], (about["policy-type"], good, types)
+    check_report(report)
+    policies = report["policies"]  # each host's TLSA records are one
+    (kind,) = {policy["policy"]["policy-type"] for policy in policies}
+    types = {one["result-type"] for policy in policies for one in policy["failure-details"]}
+    good = sum(policy["summary"]["total-successful-session-count"] for policy in policies)
+    return report["report-id"].partition(".")[2], (kind, good, types)
 
 
 def attached(content: bytes) -> dict[str, Any]:
@@ -67,16 +78,29 @@ async def test_reports_are_counted_shown_and_sent_once(
         "RELAY_TLS_REPORTS": "true",
         "RELAY_TLS_DANE": "true",
     }
-    async with running_system(tmp_path, workers=2, **variables) as system:
+    certificates = Certificates()
+    async with (
+        HttpsServer(answer(status="202 Accepted")).running(
+            certificates.context_for("reports.test")
+        ) as posts,
+        running_system(tmp_path, workers=2, **variables) as system,
+    ):
         system.expects("site.breaker")
         await system.shift_clock(
             (43_200 - await system.store.now()) % 86_400
         )  # no midnight is near
         for domain in EXPECTED:
             system.sink.set_dns(f"_smtp._tls.{domain}", "TXT", ASKS)
+        wanted = ASKS.replace("rua=", f"rua=https://reports.test:{posts.port}/tls,")
+        system.sink.set_dns(f"_smtp._tls.{BY_HTTPS}", "TXT", wanted)
+        system.sink.set_dns("reports.test", "A", "127.0.0.1")
+        known = Path(system.environment["SSL_CERT_FILE"])
+        known.write_bytes(known.read_bytes() + certificates.authority_pem)
         receipts = {name: await system.submit([f"a@{name}"]) for name in (*EXPECTED, "quiet.test")}
-        await system.until_delivered(*(r for name, r in receipts.items() if name != WAITS))
-        await system.until_waiting(receipts[WAITS], f"a@{WAITS}", "tls_failed")
+        sent = [receipt for name, receipt in receipts.items() if name not in WAITING]
+        await system.until_delivered(*sent)
+        for name, reason in WAITING.items():
+            await system.until_waiting(receipts[name], f"a@{name}", reason)
 
         api = f"http://127.0.0.1:{system.start_http()}"
         await until_counted(system, api)
@@ -92,4 +116,12 @@ async def test_reports_are_counted_shown_and_sent_once(
         assert dict(map(told, reports)) == EXPECTED
         assert {report["contact-info"] for report in reports} == {"postmaster@relay.example"}
         assert len(system.sink.receipts(**wanted)) == len(EXPECTED)
+        async with asyncio.timeout(30):
+            while not posts.requests:
+                await asyncio.sleep(0.1)
+        (body,) = posts.bodies
+        posted = json.loads(gzip.decompress(body))
+        assert told(posted) == (BY_HTTPS, EXPECTED[BY_HTTPS])
+        assert posted in reports
         assert system.complaints() == []
+    certificates.close()

@@ -26,9 +26,9 @@ class ScriptedDns:
         self.sources: list[tuple[str, int]] = []
         self.ids: list[int] = []
         self.minimum = 120
-        #: Whether DNSSEC vouches for what the zone says, but for these names.
+        #: Whether DNSSEC vouches for what the zone says, but for these names, and these questions.
         self.is_signed = False
-        self.unsigned: set[str] = set()
+        self.unsigned: set[str | tuple[str, str]] = set()
         self.port = 0
         self._records: dict[tuple[str, str], list[dns.rrset.RRset]] = {}
         self._scripts: dict[tuple[str, str], Script] = {}
@@ -69,7 +69,8 @@ class ScriptedDns:
         if script is not None:
             return script(query, via)
         response = self.plain(query, name, kind)
-        if self.is_signed and name not in self.unsigned and query.flags & dns.flags.AD:
+        is_vouched_for = self.is_signed and self.unsigned.isdisjoint({name, (name, kind)})
+        if is_vouched_for and query.flags & dns.flags.AD:
             response.flags |= dns.flags.AD
         wire = response.to_wire(max_size=65535)
         if via == "udp" and len(wire) > 1232:

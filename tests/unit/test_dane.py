@@ -1,6 +1,7 @@
 """DANE from the DNS packet to the handshake: who is believed, what is demanded, what is refused."""
 
 import hashlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -21,6 +22,7 @@ from relay.net.resolver import Resolver
 from relay.policy.dane import Tlsa
 from relay.policy.route import RouteTable
 from relay.policy.shape import Shaping
+from relay.policy.tls import Security
 from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Timeouts, Tls, TlsPolicy
 
 RUNS_ON_BOTH_LOOPS = True
@@ -210,6 +212,100 @@ async def test_dane_is_not_used_where_it_is_not_asked_for(
     assert (await routed(resolver, settings)).lane.security == "opportunistic"
 
 
+# -- aliases and names -----------------------------------------------------------------------
+
+
+def alias(dns_server: ScriptedDns) -> None:
+    """mx1.a.test becomes an alias of host.b.test."""
+    del dns_server._records["mx1.a.test", "A"]
+    dns_server.add("mx1.a.test", "CNAME", "host.b.test.")
+    dns_server.add("host.b.test", "A", "8.8.8.8")
+
+
+async def names(resolver: Resolver) -> dict[str, tuple[int, tuple[str, ...]]]:
+    found = await plan(resolver)
+    assert isinstance(found, Plan), found
+    return {one.host: (len(one.tlsa), one.tls_names) for one in found.endpoints}
+
+
+@pytest.mark.parametrize(
+    ("published", "expected"),
+    [
+        (["host.b.test"], (1, ("host.b.test",))),
+        (["mx1.a.test"], (1, ("mx1.a.test",))),
+        (["host.b.test", "mx1.a.test"], (1, ("host.b.test",))),
+        ([], (0, ())),
+    ],
+)
+async def test_records_of_an_alias_are_those_of_its_target_and_else_its_own(
+    resolver: Resolver,
+    dns_server: ScriptedDns,
+    published: list[str],
+    expected: tuple[int, tuple[str, ...]],
+) -> None:
+    alias(dns_server)
+    for name in published:
+        dns_server.add(f"_25._tcp.{name}", "TLSA", f"3 1 1 {DIGEST}")
+    assert (await names(resolver))["mx1.a.test"] == expected
+
+
+async def test_alias_out_of_dnssec_has_its_own_records_where_dnssec_vouches_for_the_alias(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    alias(dns_server)
+    for name in ("host.b.test", "mx1.a.test"):
+        dns_server.add(f"_25._tcp.{name}", "TLSA", f"3 1 1 {DIGEST}")
+    dns_server.unsigned |= {("mx1.a.test", "A"), ("mx1.a.test", "AAAA")}
+    assert (await names(resolver))["mx1.a.test"] == (1, ("mx1.a.test",))
+    assert dns_server.count("_25._tcp.host.b.test", "TLSA") == 0
+
+
+async def test_alias_for_which_dnssec_does_not_vouch_has_none(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    alias(dns_server)
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"3 1 1 {DIGEST}")
+    dns_server.unsigned.add("mx1.a.test")
+    assert (await names(resolver))["mx1.a.test"] == (0, ())
+    assert dns_server.count("_25._tcp.mx1.a.test", "TLSA") == 0
+
+
+@pytest.mark.parametrize("question", [("_25._tcp.host.b.test", "TLSA"), ("mx1.a.test", "CNAME")])
+async def test_alias_of_which_something_cannot_be_had_is_not_used(
+    resolver: Resolver, dns_server: ScriptedDns, question: tuple[str, str]
+) -> None:
+    alias(dns_server)
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"3 1 1 {DIGEST}")
+    dns_server.fail(*question)
+    if question[1] == "CNAME":
+        dns_server.unsigned |= {("mx1.a.test", "A"), ("mx1.a.test", "AAAA")}
+    assert list(await names(resolver)) == ["mx2.a.test"]
+
+
+async def test_records_of_issuers_let_a_certificate_have_the_domains_name_on_a_lane_of_its_own(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"2 1 1 {DIGEST}")
+    dns_server.add("_25._tcp.mx2.a.test", "TLSA", f"3 1 1 {DIGEST}")
+    lane = (await routed(resolver)).lane
+    assert lane.security == "opportunistic+dane.a.test"
+    assert Security.parse(lane.security).next_hop == "a.test"
+    assert await names(resolver) == {
+        "mx1.a.test": (1, ("mx1.a.test", "a.test")),
+        "mx2.a.test": (1, ("mx2.a.test", "a.test")),
+    }
+
+
+async def test_alias_of_a_domain_lends_both_its_names_to_certificates(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    del dns_server._records["a.test", "MX"]
+    dns_server.add("a.test", "CNAME", "c.test.")
+    dns_server.add("c.test", "MX", "10 mx1.a.test.")
+    dns_server.add("_25._tcp.mx1.a.test", "TLSA", f"2 1 1 {DIGEST}")
+    assert await names(resolver) == {"mx1.a.test": (1, ("mx1.a.test", "a.test", "c.test"))}
+
+
 # -- the session -----------------------------------------------------------------------------
 
 
@@ -248,6 +344,41 @@ async def test_certificate_that_a_record_vouches_for_is_taken_again_and_again(
             tls = await open_with(server, *records)
             assert (tls["policy"], tls["verified"], tls["resumed"]) == ("dane", True, False)
             assert tls["peer_name"] == "mx.test"
+
+
+async def test_host_is_asked_for_by_the_name_of_its_records_and_may_show_the_domains(
+    tmp_path: Path,
+) -> None:
+    root = issue("root", ca=True)
+    issuer = Tlsa(2, 0, 1, hashlib.sha256(root.der).digest())
+    asked: list[str | None] = []
+    for name, names, is_taken in (
+        ("host.b.test", ("host.b.test", "a.test"), True),
+        ("a.test", ("host.b.test", "a.test"), True),
+        ("mx.test", ("host.b.test", "a.test"), False),
+    ):
+        context = issue("leaf", name, issuer=root).server(tmp_path, root)
+        context.sni_callback = lambda _tls, name, _context: asked.append(name)  # type: ignore
+
+        async def script(peer: Peer, context: ssl.SSLContext = context) -> None:
+            await peer.hello("STARTTLS")
+            await peer.starttls(context)
+            await peer.reader.readline()
+
+        async with ScriptedServer(script).running() as server:
+            endpoint = Endpoint(
+                "mx.test",
+                "127.0.0.1",
+                server.port,
+                tls=TlsPolicy.REQUIRED,
+                tlsa=(issuer,),
+                tls_names=names,
+                demanded_by="dane",
+            )
+            with pytest.raises(SessionFailed) as caught:
+                await open_session(endpoint, Dialogue("relay.test", timeouts=TIMEOUTS))
+        assert ("is not for host.b.test" in str(caught.value)) is not is_taken, name
+    assert asked == ["host.b.test"] * 3
 
 
 async def test_certificate_that_no_record_vouches_for_ends_the_session_before_a_word(

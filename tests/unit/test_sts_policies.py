@@ -8,8 +8,6 @@ from random import Random
 
 import pytest
 from scripted_dns import ScriptedDns, serving
-from scripted_https import HttpsServer
-from scripted_https import answer as https_answer
 from scripted_smtp import Certificate
 
 from relay.delivery.addresses import AddressRules
@@ -22,6 +20,8 @@ from relay.policy.route import RouteTable
 from relay.policy.shape import load_shaping
 from relay.policy.tls_report import STS_INVALID, STS_UNFETCHED, STS_UNTRUSTED
 from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Sink, Tls, TlsPolicy
+from tests.support.https_server import HttpsServer
+from tests.support.https_server import answer as https_answer
 
 RUNS_ON_BOTH_LOOPS = True
 

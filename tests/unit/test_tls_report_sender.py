@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from scripted_dns import ScriptedDns, serving
-from scripted_https import HttpsServer, answer
 from scripted_smtp import Certificate
 
 from relay.delivery.directory import load_directory
@@ -24,6 +23,7 @@ from relay.store.queue import Store
 from relay.store.tls_counts import TlsCounts
 from relay.store.work import Work
 from tests.store.mail import shift, worker
+from tests.support.https_server import HttpsServer, answer
 from tests.support.tls_report import check_report
 
 QUICK = Dns(timeout=0.5, lifetime=1.0)

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from certificates import issue
 from scripted_dns import ScriptedDns, serving
-from scripted_https import HttpsServer, answer
 from scripted_smtp import Certificate, Peer, Script, ScriptedServer
 
 from relay.delivery.addresses import AddressRules
@@ -34,6 +33,7 @@ from relay.store.queue import Store
 from relay.store.tls_counts import TlsCounts
 from relay.store.work import Work
 from tests.store import mail
+from tests.support.https_server import HttpsServer, answer
 from tests.support.tls_report import check_report
 
 QUICK = Dns(timeout=0.5, lifetime=1.0)
@@ -207,6 +207,7 @@ async def test_sessions_with_tlsa_records_are_told_by_their_policy_and_what_came
         (f"3 1 1 {DIGEST}",): {"validation-failure": 1},
     }
     assert all(one["policy"]["mx-host"] == [HOST] for one in told.values())
+    assert all(one["policy"]["policy-domain"] == HOST for one in told.values())
 
 
 async def planned(counting: Counting, *records: str) -> Plan | Unroutable:
