@@ -1,22 +1,26 @@
 """The store as doors and operators see it: accept, look, and the verbs of the queue."""
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
 from relay.model.errors import (
+    Finding,
     IdempotencyConflict,
     NotFound,
     StateConflict,
     StoreFull,
     StoreUnavailable,
+    SubmissionRefused,
 )
 from relay.model.ids import is_queue_id, is_recipient_id, new_queue_id, split_recipient_id
 from relay.model.message import Receipt, ReceiptRecipient, Submission
+from relay.model.state import State
 from relay.settings.schema import Redis
 from relay.store import connect
-from relay.store.codec import encode_content, message_record, pack_nested
+from relay.store.codec import encode_content, message_record, pack_nested, unpack
 from relay.store.keys import CLASS_LETTER, split_queue_name
 from relay.store.reader import Views
 from relay.store.scripts import Scripts
@@ -118,10 +122,12 @@ class Store(Views):
     async def accept(self, submission: Submission) -> Receipt:
         """Make the submission durable, all of it or nothing; a replay answers the first receipt.
 
-        Raises StoreFull, StoreUnavailable, IdempotencyConflict.
+        Raises StoreFull, StoreUnavailable, IdempotencyConflict; SubmissionRefused where the
+        suppression list has all of its recipients.
         """
         await self._refuse_when_full()
         rows = rows_of(submission)
+        suppressed: list[int] = []
         staged, is_replay = len(rows) > ROWS_PER_CALL, False
         for first in range(1, len(rows) + 1, ROWS_PER_CALL):
             content = encode_content(submission.content) if first == 1 else b""
@@ -136,12 +142,14 @@ class Store(Views):
             # "staging": the hand-over under the first id was broken off; it is finished under that.
             is_replay = is_replay or word == "staging"
             submission = msgspec.structs.replace(submission, queue_id=queue_id)
+            suppressed = answer[3:]
         if staged:
-            await self.commit(submission.queue_id)
+            suppressed = await self.commit(submission.queue_id)
         if is_replay:
             return await self._first_receipt(submission.queue_id, submission)
         addresses = (row[0] for row in rows)
-        return _receipt(submission.queue_id, submission.message_id, addresses, "ready")
+        receipt = _receipt(submission.queue_id, submission.message_id, addresses, "ready")
+        return _with_suppressed(receipt, suppressed) if suppressed else receipt
 
     async def _laid_beside(self, content: bytes) -> str:
         """Put content where the script that follows takes it from; the name of that place.
@@ -163,6 +171,8 @@ class Store(Views):
             raise IdempotencyConflict(
                 f"this idempotency key was used for message {detail} with another payload"
             )
+        if word == "suppressed":
+            raise SubmissionRefused(*map(_all_suppressed, answer[2:]))
         if word == "unknown":
             raise StateConflict(f"the first rows of message {detail} are gone; send it again")
         return word, detail
@@ -185,8 +195,12 @@ class Store(Views):
             replayed=True,
         )
 
-    async def commit(self, queue_id: str) -> None:
-        """Make a staged message ready; StateConflict while rows are missing."""
+    async def commit(self, queue_id: str) -> list[int]:
+        """Make a staged message ready; StateConflict while rows are missing.
+
+        Answers the numbers of the recipients whom the suppression list has: they are ended.
+        """
+        suppressed: list[int] = []
         while True:
             answer = await self.scripts.call("commit", {"id": queue_id, "limit": 500})
             if answer[0] == b"unknown":
@@ -195,8 +209,9 @@ class Store(Views):
                 raise StateConflict(
                     f"message {queue_id} has {answer[1]} of {answer[2]} rows; send the others first"
                 )
+            suppressed += answer[2:]
             if answer[1] <= 0:
-                return
+                return suppressed
 
     async def _refuse_when_full(self) -> None:
         now = time.monotonic()
@@ -367,6 +382,25 @@ def _receipt(queue_id: str, message_id: str, addresses: Iterable[str], status: s
             for number, address in enumerate(addresses, start=1)
         ),
         replayed=status == "finished",
+    )
+
+
+def _with_suppressed(receipt: Receipt, numbers: Sequence[int]) -> Receipt:
+    recipients = list(receipt.recipients)
+    for number in numbers:
+        ended = msgspec.structs.replace(recipients[number - 1], status=str(State.SUPPRESSED))
+        recipients[number - 1] = ended
+    return msgspec.structs.replace(receipt, recipients=tuple(recipients))
+
+
+def _all_suppressed(packed: bytes) -> Finding:
+    name, reason, since_ms = unpack(packed)
+    since = datetime.fromtimestamp(since_ms / 1000, UTC)
+    return Finding(
+        "to",
+        "recipient_suppressed",
+        f"{name} is on the suppression list since {since:%Y-%m-%d}: {reason}",
+        f"nobody is left to send it to; `relay suppress remove {name}` if it may get mail again",
     )
 
 

@@ -19,7 +19,7 @@ from relay.store.wire import Copies, NoScript, Wire
 from relay.telemetry.meter import Meter
 
 _SHEBANG = re.compile(r"\A#!lua flags=(\S+)\n")
-_PIECES = ("common", "wake", "queue", "state", "accept", "slots", "claims")
+_PIECES = ("common", "wake", "queue", "state", "suppress", "accept", "slots", "claims")
 
 NAMES = (
     "accept",
@@ -40,6 +40,8 @@ NAMES = (
     "suspend",
     "meter",
     "tell",
+    "suppress",
+    "suppressions",
 )
 
 
@@ -71,7 +73,9 @@ def library(mode: str) -> tuple[str, str]:
 
 #: What must not be lost with a server, once it is answered: mail, outcomes, marks that are waited
 #: for, orders.
-_COPIED = frozenset(("accept", "commit", "settle", "mark", "deadline", "verb", "suspend", "tell"))
+_COPIED = frozenset(
+    ("accept", "commit", "settle", "mark", "deadline", "verb", "suspend", "tell", "suppress")
+)
 
 
 class Scripts:

@@ -14,14 +14,19 @@ local function first_deadline(m)
   return m[M_EXPIRES]
 end
 -- Rows of a chunk; `fresh` maps keys to {field, value…} of hashes that are not written yet: there
--- is nothing that a row could repeat then.
-local function add_recipients(a, m, fresh)
+-- is nothing that a row could repeat then. `suppressed`: of whom the list has an entry, by position.
+local function add_recipients(a, m, fresh, suppressed)
   local new, state = 0, a.staged and 's' or 'r'
   local by_queue = {}
   for i, pair in ipairs(a.rcpt) do
     local n = a.first + i - 1
     local rec = { 1, state, pair[1], pair[2], 0, 0, 0, '', '', 0, '', '' }
     if pair[3] then rec[ANSWER], rec[DSN] = '', pair[3] end
+    local ended = suppressed and suppressed[i]
+    if ended then
+      rec[STATE], rec[DUE] = 'S', now
+      rec[REASON], rec[TEXT] = word_of(ended)
+    end
     local key, is_new = bucket_key(a.id, n), true
     if fresh then
       local fields = fresh[key]
@@ -31,7 +36,7 @@ local function add_recipients(a, m, fresh)
     else
       is_new = call('HSETNX', key, n, cmsgpack.pack(rec)) == 1
     end
-    if is_new then
+    if is_new and not ended then
       new = new + 1
       count_outstanding(destination_of(rec), m[M_CREATED], 1)
       if not a.staged then
@@ -47,21 +52,35 @@ local function add_recipients(a, m, fresh)
   if a.staged and not fresh then call('HINCRBY', message_key(a.id), 'rows', new) end
   return new
 end
+-- What there is to tell and to count of recipients that were ended as they came, once the message is announced.
+local function end_suppressed(a, m, suppressed, fields, left)
+  fields[4] = whole(left)
+  for i, row in ipairs(a.rcpt) do
+    local entry = suppressed[i]
+    if entry then
+      local reason, text = word_of(entry)
+      local rec = { [ADDRESS] = row[1], [ATTEMPT] = 0, [REASON] = reason, [TEXT] = text }
+      tell_suppressed(a.id, a.first + i - 1, m, rec, entry)
+    end
+  end
+end
 -- Content up to this lies in the message's hash, which stays a listpack: a key of its own costs 110 octets.
 local SHORT_OCTETS = 900
-local function add_message(a, content)
+-- `suppressed` (suppressed_among) of some of its recipients: they have their end at once.
+local function add_message(a, content, suppressed)
   local m = cmsgpack.unpack(a.m)
   m[M_CREATED] = now
   m[M_EXPIRES] = now + a.expires_ms
   m[M_NOTICE] = a.notice_ms > 0 and now + a.notice_ms or 0
   local fields = { 'm', cmsgpack.pack(m), 'o', whole(m[M_COUNT]) }
   local fresh = { [message_key(a.id)] = fields }
-  local new = add_recipients(a, m, fresh)
+  local new = add_recipients(a, m, fresh, suppressed)
   if a.staged then
     fields[#fields + 1] = 'rows'
     fields[#fields + 1] = new
   else
     announce(a.id, m)
+    if suppressed then end_suppressed(a, m, suppressed, fields, new) end
   end
   if a.beside then
     call('RENAME', P .. a.beside, content_key(a.id))

@@ -3,9 +3,12 @@
 --   '' for a later chunk of a staged message.
 -- Returns {'ok', id, new} | {'replay', id} | {'staging', id} (a replay of a message whose hand-over was
 --   never finished: go on under that id) | {'conflict', id} | {'full', reason} | {'unknown', id} (a later
---   chunk of a message that is gone) | {'lost', id} (the content is not where `beside` says).
+--   chunk of a message that is gone) | {'lost', id} (the content is not where `beside` says) |
+--   {'suppressed', id, packed {name, reason, since ms}…} (the list has all of its recipients).
+--   'ok' is followed by the numbers of the recipients that are suppressed, if any.
 -- Invariants: the same id again changes nothing but rows not yet there; the same idempotency key
---   answers the first id; nothing is written when the store is marked full.
+--   answers the first id; nothing is written when the store is marked full, or for a message
+--   that nobody may get (but counters). Of a staged message the list is asked by commit.lua.
 -- Bound: O(recipients of the call), at most 1,000.
 local full = call('GET', P .. 'full')
 if full then return { 'full', full } end
@@ -28,14 +31,34 @@ if m then
   if not h[1] then return { 'replay', req.id } end
   if h[2] then return { 'unknown', req.id } end
 end
+-- Whom the list has, of a message that comes whole.
+local suppressed = not m and not req.staged and suppressed_among(req.tenant, req.rcpt) or nil
+local function nobody_left()
+  for i = 1, #req.rcpt do if not suppressed[i] then return false end end
+  return true
+end
+local function refusal()
+  local answer = { 'suppressed', req.id }
+  for _, entry in ipairs(suppressed) do
+    count_suppressed(entry)
+    answer[#answer + 1] = cmsgpack.pack({ entry.name, entry[S_REASON], entry[S_SINCE] })
+  end
+  flush_counters()
+  return answer
+end
 local new
 if m then
   new = add_recipients(req, m)
 else
   if req.first > 1 then return { 'unknown', req.id } end
   if req.beside and call('EXISTS', P .. req.beside) == 0 then return { 'lost', req.id } end
-  new = add_message(req, ARGV[2])
+  if suppressed and nobody_left() then return refusal() end
+  new = add_message(req, ARGV[2], suppressed)
   if idem then call('SET', idem, req.id .. ' ' .. req.digest, 'EX', 86400) end
 end
 settle_queues()
-return { 'ok', req.id, new }
+local answer = { 'ok', req.id, new }
+for i = 1, suppressed and #req.rcpt or 0 do
+  if suppressed[i] then answer[#answer + 1] = req.first + i - 1 end
+end
+return answer

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Make a staged message's recipients ready, a slice at a time.
+-- Make a staged message's recipients ready, a slice at a time; whom the suppression list has end.
 -- KEYS: [1] meta. ARGV: [1] {id, limit}.
--- Returns {'ok', rows left} | {'missing', rows present, rows expected} | {'unknown'}.
+-- Returns {'ok', rows left, numbers of recipients that are suppressed…} | {'missing', rows present, rows expected} | {'unknown'}.
 -- Invariants: nothing becomes ready before all rows are there; a repeated or interrupted commit
 --   goes on where it stopped (field `next` of the message); `committing` lets the ticker finish it.
 -- Bound: O(limit), at most 500 rows.
@@ -22,15 +22,26 @@ if not at then
   at = 1
 end
 local last = math.min(m[M_COUNT], at + req.limit - 1)
-local by_queue = {}
+local by_queue, numbers, staged, rows, answer = {}, {}, {}, {}, { 'ok', m[M_COUNT] - last }
 for n = at, last do
   local rec = load_recipient(req.id, n)
   if rec and rec[STATE] == 's' then
+    numbers[#numbers + 1], staged[#staged + 1], rows[#rows + 1] = n, rec, { rec[ADDRESS] }
+  end
+end
+local suppressed = suppressed_among(m[M_TENANT], rows)
+for i, rec in ipairs(staged) do
+  local n, q, entry = numbers[i], queue_of(m, rec), suppressed and suppressed[i]
+  count_state('s', -1)
+  if entry then
+    local reason, text = word_of(entry)
+    finish(q, req.id, n, m, rec, 'S', reason, text)
+    tell_suppressed(req.id, n, m, rec, entry)
+    answer[#answer + 1] = n
+  else
     rec[STATE] = 'r'
     save_recipient(req.id, n, rec)
-    count_state('s', -1)
     count_state('r', 1)
-    local q = queue_of(m, rec)
     local rids = by_queue[q]
     if not rids then rids = {}; by_queue[q] = rids end
     rids[#rids + 1] = rid_of(req.id, n)
@@ -45,4 +56,4 @@ else
   call('SREM', P .. 'committing', req.id)
 end
 settle_queues()
-return { 'ok', m[M_COUNT] - last }
+return answer

@@ -2,7 +2,7 @@
 -- Record what attempts came to, each item by itself, and the marks of dots about to be sent.
 -- KEYS: [1] meta. ARGV: [1] {holder, marks {'<rid>:<attempt>'…}, items {{id, n, attempt, kind, delay_ms,
 --   advance, reason, text, provider, event type, event (packed), severity:scope, second event type,
---   answer (store/answer.py; '': as it was)}…}, reports {…}};
+--   answer (store/answer.py; '': as it was), what it means for the suppression list, if anything}…}, reports {…}};
 --   [2…] the contents of the reports (DSNs to be queued); `about` of a report: the items that it tells of,
 --   it is queued with the first of them that applies.
 --   kind: D delivered, F failed, X expired, d deferred, r given back, h held.
@@ -21,6 +21,9 @@ local function apply(item, m, rec)
   if FINAL[kind] then
     finish(q, id, n, m, rec, kind, item[7], item[8])
     count_outcome(WORD[kind], item[9])
+    if item[15] then
+      suppress_for(m[M_TENANT], rec[ADDRESS], item[15], rid .. ':' .. rec[ATTEMPT] .. ':' .. item[10], said(rec))
+    end
   elseif rec[WISH] ~= '' and follow_wish(q, id, n, m, rec) then return
   else
     rec[REASON], rec[TEXT] = item[7], item[8]

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Tell what an incoming report says of a recipient: an event, once.
 -- KEYS: [1] meta. ARGV: [1] {id (of the message), only (recipient number; 0: find `address`), address, event,
---   keep_ms, data (what the report says)}.
+--   keep_ms, data (what the report says), suppress (see suppress_for) if it puts the recipient on the suppression list,
+--   and then `vouched`: whether the token names `address`, and `tenant`, for a message that is forgotten}.
 -- Returns {'new', number} | {'again', number} | {'unknown', 0} (the message has no such recipient).
 -- Invariants: `in:<event>:<recipient>` lives for keep_ms, so a report counts once however often and by whomever
 --   it is sent; the recipient's state never changes: a report is about one that is finished. Where the
@@ -26,6 +27,9 @@ if not call('SET', P .. 'in:' .. req.event .. ':' .. whom, stamp, 'NX', 'PX', wh
   return { 'again', n }
 end
 local id = whom .. ':' .. req.event
+local address, tenant = rec and rec[ADDRESS], m and m[M_TENANT] or req.tenant
+if not rec and req.vouched then address = req.address end
+if req.suppress and address then suppress_for(tenant, address, req.suppress, id, req.data.text) end
 if rec then
   emit(req.event, id, recipient_data(req.id, n, m, rec, req.data))
 else
@@ -34,4 +38,5 @@ else
   for key, value in pairs(req.data) do data[key] = value end
   emit(req.event, id, cmsgpack.pack(data))
 end
+flush_counters()
 return { 'new', n }
