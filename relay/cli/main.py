@@ -16,6 +16,7 @@ from relay.cli.send import send
 from relay.cli.sink import sink
 from relay.cli.smtpd import smtpd
 from relay.cli.status import status
+from relay.cli.suppress import suppress_app
 from relay.cli.tls_report import tls_report_app
 from relay.cli.up import up
 from relay.cli.worker import worker
@@ -30,6 +31,7 @@ for verb in (up, smtpd, http, worker, sink, send, probe, status):
     app.command()(verb)
 app.add_typer(message_app, name="message")
 app.add_typer(queue_app, name="queue")
+app.add_typer(suppress_app, name="suppress")
 app.add_typer(config_app, name="config")
 app.add_typer(dkim_app, name="dkim")
 app.add_typer(tls_report_app, name="tls-report")

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -14,9 +14,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON; lists as JSON Lin
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on one line."""
-    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+def print_json(value: Any, stream: TextIO | None = None) -> None:
+    """One JSON object on one line, to standard output where nothing else is given."""
+    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), file=stream)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

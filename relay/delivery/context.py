@@ -27,6 +27,7 @@ from relay.model.message import ClaimedMessage, Outcome
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.retry import Schedule
+from relay.policy.suppress import Suppressing
 from relay.policy.tls import Security
 from relay.policy.window import INITIAL
 from relay.settings.schema import MailClass, Settings, UncertainPolicy
@@ -429,4 +430,5 @@ def _retry_rules(settings: Settings, random: Random) -> RetryRules:
             MailClass.BULK.value: worker.uncertain_bulk,
         },
         random=random,
+        suppressing=Suppressing(settings),
     )

@@ -135,7 +135,7 @@ def _with_token(message: ClaimedMessage, size: int, paths: ReversePaths) -> Iter
     )
     if verp is Verp.RECIPIENT:
         for recipient in recipients:
-            path = paths.encode(queue_id, recipient.number, domain)
+            path = paths.encode(queue_id, recipient.number, domain, recipient.address)
             yield load_of(message, (recipient,), path)
         return
     common = None if verp is Verp.OFF else paths.encode(queue_id, 0, domain)

@@ -16,6 +16,7 @@ from relay.model.message import ClaimedMessage, ClaimedRecipient, Outcome
 from relay.model.state import State
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.policy.retry import Schedule, delay
+from relay.policy.suppress import Suppressing
 from relay.settings.schema import Retry, UncertainPolicy
 
 #: Scopes whose trouble is not the recipient's: an internal wait, no step (DESIGN §6).
@@ -50,12 +51,15 @@ _EVENT_OF = {
 
 
 class RetryRules(msgspec.Struct, frozen=True):
-    """The schedules by class, the jitter, and what to do where the last reply is unknown."""
+    """The schedules by class, the jitter, what to do where the last reply is unknown, and what a
+    failure means for the suppression list.
+    """
 
     schedules: dict[str, Schedule]
     retry: Retry
     uncertain: dict[str, UncertainPolicy]
     random: Random
+    suppressing: Suppressing
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +170,9 @@ def _make(
     *,
     delay_s: float = 0.0,
 ) -> Outcome:
-    is_event = state is not State.READY
+    is_event, consequence = state is not State.READY, None
+    if state is State.FAILED:
+        consequence = facts.rules.suppressing.after_failure(verdict.reason)
     return Outcome(
         queue_id=message.queue_id,
         number=recipient.number,
@@ -180,6 +186,7 @@ def _make(
         event=_event(message, recipient, verdict, facts, state, delay_s) if is_event else {},
         told=_told(message, recipient, facts) if is_event else {},
         success_action=facts.success_action,
+        consequence=consequence,
     )
 
 

@@ -23,12 +23,15 @@ from relay.ingress.message import Attachment, Mailbox, Message
 from relay.ingress.report_fields import ReportFields
 from relay.ingress.store_link import find_store
 from relay.ingress.submit import Draft, Submitter
+from relay.ingress.suppression_entry import entry_in_words, suppression_of
 from relay.model.ids import is_recipient_id, split_recipient_id
 from relay.model.message import Receipt
+from relay.model.suppression import Suppression, suppression_name
 from relay.policy.route import RouteTable
 from relay.settings.loader import load_settings
 from relay.settings.schema import Settings
 from relay.store.queue import Store
+from relay.store.suppressions import SuppressionFilter, Suppressions
 from relay.store.views import MessageView
 
 __all__ = ["AsyncRelay", "Attachment", "Mailbox", "Message", "Relay"]
@@ -114,6 +117,42 @@ class AsyncRelay:
         await self._open()
         assert self._store is not None
         return await self._store.message(queue_id)
+
+    async def suppress(
+        self, address: str, *, reason: str = "other", keep_s: float = 0.0, note: str = ""
+    ) -> Suppression:
+        """Let an address, or everybody of a domain, get no more mail, for `keep_s` (0: for good).
+
+        Reasons are those of `SuppressionReason`. Raises SubmissionRefused where it is no address,
+        no reason, or no line, StateConflict where the list is full, StoreUnavailable.
+        """
+        entry = suppression_of(entry_in_words(address, reason, note))
+        found = await self._suppressions()
+        most = self._settings.suppression.entries
+        await found.add([entry], most=most, keep_s=keep_s, actor="python")
+        return (await found.find(entry.name))[0]
+
+    async def unsuppress(self, address: str) -> bool:
+        """Let an address, or a domain, get mail again; whether it was on the suppression list."""
+        name = suppression_name(address)
+        return bool(await (await self._suppressions()).remove([name], actor="python"))
+
+    async def suppression(self, address: str) -> Suppression | None:
+        """What keeps an address from mail: its entry, that of its domain, or nothing (None)."""
+        found = await (await self._suppressions()).find(suppression_name(address))
+        return found[0] if found else None
+
+    async def suppressions(
+        self, *, limit: int = 100, cursor: str = ""
+    ) -> tuple[list[Suppression], str]:
+        """A page of the suppression list, newest first, and the cursor of the next one or ""."""
+        page = (await self._suppressions()).page
+        return await page(SuppressionFilter(), limit=limit, cursor=cursor)
+
+    async def _suppressions(self) -> Suppressions:
+        await self._open()
+        assert self._store is not None
+        return Suppressions(self._store)
 
     async def close(self) -> None:
         """Close the connection; the next use opens a new one."""
@@ -206,6 +245,32 @@ class Relay:
         """
         runner = self._running()
         return runner.run(runner.relay.message(id))
+
+    def suppress(
+        self, address: str, *, reason: str = "other", keep_s: float = 0.0, note: str = ""
+    ) -> Suppression:
+        """Let an address, or everybody of a domain, get no more mail, for `keep_s` (0: for good).
+
+        Reasons are those of `SuppressionReason`. Raises SubmissionRefused where it is no address,
+        no reason, or no line, StateConflict where the list is full, StoreUnavailable.
+        """
+        runner = self._running()
+        return runner.run(runner.relay.suppress(address, reason=reason, keep_s=keep_s, note=note))
+
+    def unsuppress(self, address: str) -> bool:
+        """Let an address, or a domain, get mail again; whether it was on the suppression list."""
+        runner = self._running()
+        return runner.run(runner.relay.unsuppress(address))
+
+    def suppression(self, address: str) -> Suppression | None:
+        """What keeps an address from mail: its entry, that of its domain, or nothing (None)."""
+        runner = self._running()
+        return runner.run(runner.relay.suppression(address))
+
+    def suppressions(self, *, limit: int = 100, cursor: str = "") -> tuple[list[Suppression], str]:
+        """A page of the suppression list, newest first, and the cursor of the next one or ""."""
+        runner = self._running()
+        return runner.run(runner.relay.suppressions(limit=limit, cursor=cursor))
 
     def close(self) -> None:
         """Close the connection and end the thread; the next use starts anew."""

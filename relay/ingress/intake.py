@@ -19,6 +19,7 @@ from relay.model.errors import ConfigError, SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import Receipt
 from relay.policy.rules import Rules
+from relay.policy.suppress import Suppressing
 from relay.policy.verp import BounceToken, VerpCodec
 from relay.settings.schema import Settings
 from relay.store.incoming import Told, tell
@@ -38,6 +39,7 @@ class Intake:
         self._keep_s = settings.envelope.verp_lifetime
         self._fixed = frozenset(map(_fixed_address, settings.intake.addresses))
         self._rules = rules
+        self._suppressing = Suppressing(settings)
         self._tell = tell
         self._meter = meter
 
@@ -73,10 +75,8 @@ class Intake:
             return "forged"
         if token.is_expired:
             return "expired"
-        words = {
-            (await self._tell(telling, self._keep_s)).word
-            for telling in tellings_of(report, token, self._rules)
-        }
+        tellings = tellings_of(report, token, self._rules, self._codec, self._suppressing)
+        words = {(await self._tell(telling, self._keep_s)).word for telling in tellings}
         return next((word for word in ("new", "again", "unknown") if word in words), "ignored")
 
     def _count(self, kind: str, outcome: str) -> None:
@@ -103,6 +103,8 @@ def intake_of(settings: Settings, link: StoreLink) -> Intake:
             address=telling.address,
             keep_s=keep_s,
             data=telling.data,
+            consequence=telling.consequence,
+            is_vouched=telling.is_vouched,
         )
 
     return Intake(settings, rules, tell_store, link.meter)

@@ -51,6 +51,8 @@ def refusal_of(error: Exception) -> str | None:
         finding = error.findings[0]
         if finding.code == "routing.loop":
             return f"554 5.4.6 {finding.message}"
+        if finding.code == "recipient_suppressed":
+            return f"550 5.7.1 {finding.message}"
         return f"550 5.6.0 {finding}"
     if isinstance(error, IdempotencyConflict):
         return f"550 5.5.4 {error}"

@@ -7,6 +7,7 @@ import msgspec
 from relay.model.address import Address
 from relay.model.dsn import NOTHING_ASKED, Dsn, RecipientDsn
 from relay.model.state import State
+from relay.model.suppression import Consequence
 from relay.model.verdict import Verdict
 
 
@@ -111,7 +112,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `delay_s`: deferred: until the next attempt. `advance`: whether the step moves. `events`: the
     types to record, at most two, all with the payload `event`. `told`: what only the log tells.
     `success_action`: what a report of success calls it (RFC 3464 §2.3.3); empty: the host that took
-    it owes that report (RFC 3461 §5.2.1), not we.
+    it owes that report (RFC 3461 §5.2.1), not we. `consequence`: what a failure means
+    for the suppression list.
     """
 
     queue_id: str
@@ -126,3 +128,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     event: dict[str, Any] = {}
     told: dict[str, Any] = {}
     success_action: str = "relayed"
+    consequence: Consequence | None = None

@@ -65,17 +65,13 @@ def suppression_name(text: str, *, field: str = "address") -> str:
     each recipient); its domain is lower-case A-labels. `example.org` and `@example.org` stand for
     everybody of the domain, not of its subdomains. SubmissionRefused names field, fault and fix.
     """
-    local, at, domain = text.strip().rpartition("@")
+    local, _, domain = text.strip().rpartition("@")
     if local:
         return str(parse_address(text.strip(), field=field)).translate(_LOWER)
     try:
         return "@" + normalize_domain(domain)
     except ValueError as error:
         what = f"'{text[:80]}'" if text.isprintable() else "it"
-        finding = Finding(
-            field,
-            "address_invalid",
-            f"{what} is neither an address nor a domain: {'it' if at else 'as a domain it'} {error}",
-            "write local@domain, or a domain",
-        )
-        raise SubmissionRefused(finding) from None
+        fault = f"{what} is neither an address nor a domain: as a domain it {error}"
+        fix = "write local@domain, or a domain"
+        raise SubmissionRefused(Finding(field, "address_invalid", fault, fix)) from None

@@ -35,6 +35,6 @@ class ReversePaths:
         rule = self._senders.rule(reverse_path.rpartition("@")[2], tenant, mail_class)
         return self._routes.verp(destination) or rule.verp, rule.bounce_domain
 
-    def encode(self, queue_id: str, number: int, domain: str) -> str:
-        """The reverse-path for a recipient, or with number 0 for the message."""
-        return self._codec.encode(queue_id, number, domain)
+    def encode(self, queue_id: str, number: int, domain: str, recipient: str = "") -> str:
+        """The reverse-path for a recipient (with his address), or with number 0 for the message."""
+        return self._codec.encode(queue_id, number, domain, recipient)

@@ -4,10 +4,14 @@
     address = codec.encode(queue_id, number, "bounces.example.org")
     token = codec.decode(address, now)  # BounceToken, or None: not one of ours
 
-The local-part is `<prefix><queue-id><number><mac>` in lower-case base 32: at most 38 characters
-behind the prefix, of 64 (RFC 5321 §4.5.3.1.1), and the same whatever case it comes back in. It
-needs no record: the queue-id tells when the message was accepted, and so when the token ends.
+The local-part is `<prefix><queue-id><number><tag><mac>` in lower-case base 32: at most 43
+characters behind the prefix, of 64 (RFC 5321 §4.5.3.1.1), and the same whatever case it comes back
+in. It needs no record: the queue-id tells when the message was accepted, and so when it ends.
 The MAC has 60 bits of HMAC-SHA-256: who guesses blindly needs 10^18 mails.
+
+The tag, 25 bits, stands for the recipient's address: when the message is forgotten, it tells
+whether the address that a report names is his. Tokens of messages have none, nor have those of
+recipients for which there is no room behind a long prefix.
 """
 
 import hmac
@@ -24,23 +28,25 @@ from relay.settings.schema import Settings
 #: Octets of a secret, at least: what `openssl rand -base64 24` gives has 32.
 SECRET_OCTETS = 16
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_QUEUE_ID_LENGTH, _MAC_LENGTH, _NUMBER_LENGTH = 20, 12, 6
+_QUEUE_ID_LENGTH, _MAC_LENGTH, _NUMBER_LENGTH, _TAG_LENGTH = 20, 12, 6, 5
 _LARGEST_NUMBER = 32**_NUMBER_LENGTH - 1
 _LONGEST = _QUEUE_ID_LENGTH + _NUMBER_LENGTH + _MAC_LENGTH
 _PREFIX = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._=+\-]*[A-Za-z0-9_=+\-])?")
 #: What else is signed with the same secrets has another purpose, so that none passes for another.
-_PURPOSE = b"relay verp 1\0"
+_PURPOSE, _PURPOSE_TAGGED, _PURPOSE_OF_TAG = b"relay verp 1\0", b"relay verp 2\0", b"relay tag 1\0"
 
 
 class BounceToken(msgspec.Struct, frozen=True):
     """What a reverse-path of ours says; `number` 0 stands for the message as a whole.
 
-    `is_expired`: it is genuine, but older than what is still listened to.
+    `is_expired`: it is genuine, but older than what is still listened to. `tag` stands for the
+    recipient's address (`VerpCodec.vouches`).
     """
 
     queue_id: str
     number: int
     is_expired: bool = False
+    tag: str = ""
 
     @property
     def recipient_id(self) -> str | None:
@@ -79,12 +85,17 @@ class VerpCodec:
             envelope.verp_secrets, prefix=envelope.verp_prefix, lifetime_s=envelope.verp_lifetime
         )
 
-    def encode(self, queue_id: str, number: int, domain: str) -> str:
-        """The reverse-path for a recipient, or with number 0 for the message, at this domain."""
+    def encode(self, queue_id: str, number: int, domain: str, recipient: str = "") -> str:
+        """The reverse-path for a recipient, or with number 0 for the message, at this domain.
+
+        With the address of the `recipient` it has a tag, where there is room for it.
+        """
         if not is_queue_id(queue_id) or not 0 <= number <= _LARGEST_NUMBER:
             raise ValueError(f"no recipient: {queue_id!r}, {number}")
-        named = queue_id.lower() + _base32(number)
-        return f"{self._prefix}{named}{_mac(self._secrets[0], named)}@{domain}"
+        named, purpose, secret = _named(queue_id, number), _PURPOSE, self._secrets[0]
+        if recipient and len(self._prefix) + _LONGEST + _TAG_LENGTH <= LOCAL_PART_OCTETS:
+            named, purpose = named + _tag(secret, named, recipient), _PURPOSE_TAGGED
+        return f"{self._prefix}{named}{_mac(secret, purpose, named)}@{domain}"
 
     def decode(self, address: str, now: float) -> BounceToken | None:
         """What an address, or its local-part alone, says in whatever case; None: not ours."""
@@ -92,20 +103,45 @@ class VerpCodec:
         if not local.startswith(self._prefix.lower()) or not local.isascii():
             return None
         text = local[len(self._prefix) :]
-        if not _QUEUE_ID_LENGTH + _MAC_LENGTH <= len(text) <= _LONGEST:
+        if not _QUEUE_ID_LENGTH + _MAC_LENGTH <= len(text) <= _LONGEST + _TAG_LENGTH:
             return None
-        named, mac = text[:-_MAC_LENGTH], text[-_MAC_LENGTH:]
-        if not any(hmac.compare_digest(_mac(secret, named), mac) for secret in self._secrets):
+        named, mac, tag = text[:-_MAC_LENGTH], text[-_MAC_LENGTH:], ""
+        if self._is_genuine(mac, _PURPOSE_TAGGED, named):
+            named, tag = named[:-_TAG_LENGTH], named[-_TAG_LENGTH:]
+        elif not self._is_genuine(mac, _PURPOSE, named):
             return None
         queue_id, number = named[:_QUEUE_ID_LENGTH].upper(), 0
         for character in named[_QUEUE_ID_LENGTH:]:
             number = number << 5 | _ALPHABET.index(character)
         is_expired = accepted_at(queue_id) + self._lifetime_s < now
-        return BounceToken(queue_id, number, is_expired)
+        return BounceToken(queue_id, number, is_expired, tag)
+
+    def vouches(self, token: BounceToken, address: str) -> bool:
+        """Whether this is the address of the recipient whom a genuine token names."""
+        named = _named(token.queue_id, token.number)
+        return bool(address) and any(
+            hmac.compare_digest(_tag(secret, named, address), token.tag) for secret in self._secrets
+        )
+
+    def _is_genuine(self, mac: str, purpose: bytes, named: str) -> bool:
+        return any(
+            hmac.compare_digest(_mac(secret, purpose, named), mac) for secret in self._secrets
+        )
 
 
-def _mac(secret: bytes, named: str) -> str:
-    digest = hmac.digest(secret, _PURPOSE + named.encode(), "sha256")
+def _named(queue_id: str, number: int) -> str:
+    return queue_id.lower() + _base32(number)
+
+
+def _tag(secret: bytes, named: str, address: str) -> str:
+    text = f"{named} {address.lower()}".encode(errors="replace")
+    digest = hmac.digest(secret, _PURPOSE_OF_TAG + text, "sha256")
+    value = int.from_bytes(digest[:4], "big") >> 7
+    return _base32(value).rjust(_TAG_LENGTH, "0")
+
+
+def _mac(secret: bytes, purpose: bytes, named: str) -> str:
+    digest = hmac.digest(secret, purpose + named.encode(), "sha256")
     value = int.from_bytes(digest[:8], "big") >> 4
     return _base32(value).rjust(_MAC_LENGTH, "0")
 

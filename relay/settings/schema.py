@@ -90,6 +90,19 @@ class Without8BitMime(StrEnum):
         return self in (Without8BitMime.REFUSE, Without8BitMime.CONVERT_OR_REFUSE)
 
 
+class BounceReason(StrEnum):
+    """Reasons of a failure that say that the mailbox is not there, or takes mail no more."""
+
+    NO_SUCH_MAILBOX = "no_such_mailbox"
+    MAILBOX_DISABLED = "mailbox_disabled"
+    MAILBOX_MOVED = "mailbox_moved"
+    MAILBOX_CHANGED_OWNER = "mailbox_changed_owner"
+    ADDRESS_INVALID = "address_invalid"
+    NO_SUCH_DOMAIN = "no_such_domain"
+    NULL_MX = "null_mx"
+    DOMAIN_REFUSES_MAIL = "domain_refuses_mail"
+
+
 class MailClass(StrEnum):
     """Transactional mail goes before bulk mail at every destination."""
 
@@ -306,6 +319,20 @@ class Reports(Section, frozen=True):
     full_message: Size = 50 * 1024  # octets; Postfix bounce_size_limit 50,000
 
 
+class Suppression(Section, frozen=True):
+    """What puts addresses on the suppression list, besides people."""
+
+    bounces: Literal["live", "on", "off"] = "live"  # live: in that mode only
+    bounce_reasons: tuple[BounceReason, ...] = (
+        BounceReason.NO_SUCH_MAILBOX,
+        BounceReason.MAILBOX_DISABLED,
+        BounceReason.NO_SUCH_DOMAIN,
+        BounceReason.NULL_MX,
+    )
+    keep_bounces: Duration = 30 * 86400.0  # 0: for good
+    entries: PositiveCount = 1_000_000
+
+
 class Worker(Section, frozen=True):
     processes: Count = 0  # 0: one per core
     max_sessions: PositiveCount = 500
@@ -365,6 +392,7 @@ class Settings(Section, frozen=True):
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     reports: Reports = Reports()
+    suppression: Suppression = Suppression()
     worker: Worker = Worker()
     limits: Limits = Limits()
     events: Events = Events()

@@ -11,7 +11,7 @@ It reads everything: for an operator's question and for tests, never for a sched
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from relay.store.codec import SIGN_CHARACTERS
+from relay.store.codec import SIGN_CHARACTERS, unpack
 from relay.store.keys import split_queue_name
 from relay.store.queue import Store
 from relay.store.snapshot import Snapshot, StoredRecipient, take_snapshot
@@ -30,7 +30,16 @@ async def audit(store: Store) -> list[str]:
 
 def findings(snapshot: Snapshot) -> list[str]:
     """The breaches in a snapshot."""
-    checks = (_messages, _structures, _counters, _queues, _lanes, _liveness, _holders)
+    checks = (
+        _messages,
+        _structures,
+        _counters,
+        _queues,
+        _lanes,
+        _liveness,
+        _holders,
+        _suppressions,
+    )
     return [*snapshot.unreadable, *(finding for check in checks for finding in check(snapshot))]
 
 
@@ -260,3 +269,15 @@ def _holders(s: Snapshot) -> Iterator[str]:
         yield f"slot or probe {entry!r} hangs on nobody"
     for entry in {entry for entry in entries if entry[0] in "sl"} - slots:
         yield f"slot {entry!r} is noted and not held"
+
+
+def _suppressions(s: Snapshot) -> Iterator[str]:
+    """Each entry of a suppression list is shown once, and ends if it says so."""
+    for tenant in s.of("sup").keys() | s.of("sups").keys() | s.of("supx").keys():
+        entries = {name: unpack(raw) for name, raw in s.of("sup").get(tenant, {}).items()}
+        since = {name: float(entry[3]) for name, entry in entries.items()}
+        ends = {name: float(entry[4]) for name, entry in entries.items() if entry[4]}
+        if s.of("sups").get(tenant, {}) != since:
+            yield f"the suppression list of {tenant} is not shown as it is"
+        if s.of("supx").get(tenant, {}) != ends:
+            yield f"the suppression list of {tenant} does not end as it says"

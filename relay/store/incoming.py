@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 
+from relay.model.suppression import Consequence
 from relay.store.queue import Store
+from relay.store.suppressions import DEFAULT_TENANT, pack_consequence
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -23,9 +25,15 @@ async def tell(
     address: str,
     keep_s: float,
     data: dict[str, Any],
+    consequence: Consequence | None = None,
+    is_vouched: bool = False,
 ) -> Told:
-    """Tell it once in `keep_s`; number 0: the recipient with this address. StoreUnavailable."""
-    request = {
+    """Tell it once in `keep_s`; number 0: the recipient with this address. StoreUnavailable.
+
+    `consequence`: what it means for the suppression list; where the message is forgotten only if
+    the address `is_vouched` for.
+    """
+    request: dict[str, Any] = {
         "id": queue_id,
         "only": number,
         "event": event,
@@ -33,5 +41,8 @@ async def tell(
         "keep_ms": int(keep_s * 1000),
         "data": data,
     }
+    if consequence is not None:
+        request |= {"suppress": pack_consequence(consequence), "vouched": is_vouched}
+        request["tenant"] = DEFAULT_TENANT
     word, found = await store.scripts.call("tell", request)
     return Told(word.decode(), found)

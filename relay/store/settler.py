@@ -18,6 +18,7 @@ from relay.model.state import State
 from relay.store.answer import TEXT_CHARACTERS, pack_answer
 from relay.store.codec import encode_content, pack_nested
 from relay.store.queue import accept_request, rows_of
+from relay.store.suppressions import pack_consequence
 from relay.store.wire import has_failed
 from relay.store.work import Work
 
@@ -51,7 +52,7 @@ def settle_item(outcome: Outcome) -> list[Any]:
     reply, remote = verdict.reply, outcome.event.get("remote", {})
     # A recipient that is given back keeps the answer it had, unless there is a new one.
     is_answer = reply is not None or outcome.state is not State.READY
-    return [
+    item = [
         outcome.queue_id,
         outcome.number,
         outcome.attempt,
@@ -67,6 +68,9 @@ def settle_item(outcome: Outcome) -> list[Any]:
         second,
         pack_answer(remote, reply) if is_answer else "",
     ]
+    if outcome.consequence is not None:
+        item.append(pack_consequence(outcome.consequence))
+    return item
 
 
 class Group(NamedTuple):

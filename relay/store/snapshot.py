@@ -10,9 +10,9 @@ from relay.model.errors import StoreError
 from relay.store.codec import MessageRecord, RecipientRecord, decode_message, decode_recipient
 from relay.store.queue import Store
 
-_HASHES = ("m", "b", "q", "ln", "br", "v", "suspensions", "states", "workers")
+_HASHES = ("m", "b", "q", "ln", "br", "v", "suspensions", "states", "workers", "sup")
 _SETS = ("ic", "is", "ih", "sl", "ls", "lw", "committing", "suspending")
-_ZSETS = ("dest", "lt", "lb", "lq", "wt", "wanting", "qd", "qh")
+_ZSETS = ("dest", "lt", "lb", "lq", "wt", "wanting", "qd", "qh", "sups", "supx")
 _INDEXES = ("queues", "unrouted", "timers", "deadlines", "finished", "incarnations")
 _LISTS = ("iv", "qr", "qy")
 _READ: dict[str, tuple[Any, ...]] = {

@@ -52,24 +52,32 @@ class Suppressions:
         self._tenant = tenant
 
     async def add(
-        self, entries: Sequence[Suppression], *, most: int, keep_s: float = 0.0, actor: str = ""
+        self,
+        entries: Sequence[Suppression],
+        *,
+        most: int,
+        keep_s: float = 0.0,
+        actor: str = "",
+        is_import: bool = False,
     ) -> Changed:
         """Put entries on the list, or in the place of those with their names.
 
-        `since` 0 is now; `until` None is `keep_s` from now, and for good where that is 0. StateConflict
-        where the list has `most` entries none of which ends; what stood before it was taken.
+        `since` 0 is now; `until` None is `keep_s` from now, and for good where that is 0.
+        StateConflict where the list has `most` entries none of which ends; those before it were
+        taken. What comes by an import is no event.
         """
         rows = [_row(entry, keep_s) for entry in entries]
         done = Changed()
         for first in range(0, len(rows), ROWS_PER_CALL):
             some = rows[first : first + ROWS_PER_CALL]
             request = {"verb": "add", "rows": some, "most": most, "actor": actor}
+            request["quiet"] = is_import
             word, new, changed = await self._change(request)
             done = Changed(done.added + new, done.changed + changed)
             if word == b"full":
                 raise StateConflict(
-                    f"the suppression list is full: it has {most} entries (suppression.entries); "
-                    f"{done.added} were added before"
+                    f"the suppression list is full: it has {most} entries (suppression.entries) "
+                    f"and none of them ends; {done.added + done.changed} of yours were taken"
                 )
         return done
 
@@ -119,7 +127,7 @@ class Suppressions:
         return bool(more), (int(float(since)), last.decode()), list(_entries(rest))
 
 
-def packed_consequence(consequence: Consequence) -> list[Any]:
+def pack_consequence(consequence: Consequence) -> list[Any]:
     """As the scripts take it (`suppress_for`)."""
     kept_ms = int(consequence.keep_s * 1000)
     return [str(consequence.reason), str(consequence.origin), kept_ms, consequence.most]

@@ -25,6 +25,7 @@ class Recipient:
     claimant: str = ""
     wish: str = ""
     is_marked: bool = False
+    address: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -74,6 +75,8 @@ class Model:
     routes: dict[str, str] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)
     parked: dict[str, float] = field(default_factory=dict)
+    #: Until when a (tenant, name) gets no mail.
+    suppressed: dict[tuple[str, str], float] = field(default_factory=dict)
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -100,6 +103,12 @@ class Model:
         if self.parked.get(queue, 0) > self.now:
             return False
         return not any(s.until > self.now and s.fits(queue) for s in self.suspensions.values())
+
+    def is_suppressed(self, row: Recipient) -> bool:
+        """Whether the list has the recipient or his domain."""
+        _, tenant, _, _ = row.queue.split("|", 3)
+        names = (row.address, "@" + row.address.partition("@")[2])
+        return any(self.suppressed.get((tenant, name), 0) > self.now for name in names)
 
     # -- transitions -------------------------------------------------------------------------
 
@@ -290,7 +299,7 @@ class Model:
             message.deadline = message.notice or message.expires
         for row in message.rows[:up_to]:
             if row.state == "s":
-                row.state = "r"
+                row.state = "S" if self.is_suppressed(row) else "r"
         message.committed_to = up_to
         if up_to == len(message.rows):
             message.staged, message.committed_to = None, 0

@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from relay.model.state import State
+from relay.model.suppression import Suppression
 from relay.store.audit import audit
 from relay.store.limits import Ceilings
 from relay.store.queue import Store
+from relay.store.suppressions import Suppressions
 from relay.store.work import Work
 from tests.store import mail
 
@@ -30,6 +32,7 @@ async def prepared(store: Store) -> Work:
     claim = await work.claim(LANE, limit=2, octets=1 << 20)
     await mail.settle(work, mail.outcomes_of(claim, State.DEFERRED, delay_s=60)[1:])
     await store.release(f"{ID}.4")
+    await Suppressions(store).add([Suppression(name="old@two.test")], most=10, keep_s=60.0)
     assert await mail.states(store, ID) == ["claimed", "deferred", "held", "ready"]
     return work
 
@@ -71,6 +74,8 @@ BREAKAGES: dict[str, Breakage] = {
     "for an attempt that is over": command("SADD", "is:{holder}", "{id}.1:7"),
     "hangs on nobody": command("SADD", "sl:key", "token"),
     "is noted and not held": command("DEL", "sl:key"),
+    "of default is not shown as it is": command("ZADD", "sups:default", "1", "old@two.test"),
+    "of default does not end as it says": command("DEL", "supx:default"),
     "and does not exist": command("SADD", "committing", "NOBODY"),
 }
 

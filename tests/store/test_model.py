@@ -25,15 +25,23 @@ from hypothesis.stateful import (
 
 import relay.store.queue
 import relay.store.work
-from relay.model.errors import IdempotencyConflict, LeaseLost, NotFound, StateConflict
-from relay.model.message import Submission
+from relay.model.errors import (
+    IdempotencyConflict,
+    LeaseLost,
+    NotFound,
+    StateConflict,
+    SubmissionRefused,
+)
+from relay.model.message import Receipt, Submission
 from relay.model.state import State
+from relay.model.suppression import Suppression
 from relay.store.audit import findings
 from relay.store.codec import SIGN_CHARACTERS, encode_content, unpack
 from relay.store.holdings import Holdings
 from relay.store.limits import Ceilings
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.snapshot import take_snapshot
+from relay.store.suppressions import Suppressions
 from relay.store.views import QueueMatch
 from relay.store.work import Work
 from tests.store import mail
@@ -126,10 +134,14 @@ class StoreMachine(RuleBasedStateMachine):
     def add(self, item: Submission, *, state: str = "r", staged: int | None = None) -> None:
         rows = [
             Recipient(
-                "|".join((LETTER[item.mail_class], item.tenant, item.campaign, destination)), state
+                "|".join((LETTER[item.mail_class], item.tenant, item.campaign, destination)),
+                state,
+                address=str(path),
             )
-            for destination in item.destinations
+            for path, destination in zip(item.forward_paths, item.destinations, strict=True)
         ]
+        if staged is None:
+            self.end_suppressed(rows)
         now = self.model.now
         expires = now + item.expires_after_s
         notice = now + item.delay_notice_after_s if item.delay_notice_after_s else 0.0
@@ -143,13 +155,42 @@ class StoreMachine(RuleBasedStateMachine):
             wants_dsn=item.wants_dsn,
         )
 
+    def end_suppressed(self, rows: list[Recipient]) -> None:
+        for row in rows:
+            if self.model.is_suppressed(row):
+                row.state = "S"
+
+    def accepted(self, item: Submission) -> Receipt | None:
+        """Hand it over; None where the list has all of its recipients, and it is refused."""
+        probe = [Recipient(f"|{item.tenant}||", address=str(path)) for path in item.forward_paths]
+        if not all(map(self.model.is_suppressed, probe)):
+            return self.run(self.store.accept(item))
+        with pytest.raises(SubmissionRefused):
+            self.run(self.store.accept(item))
+        return None
+
+    @rule(verb=st.sampled_from(("add", "add", "remove")), pick=picks, keep_s=hundreds)
+    def suppress(self, verb: str, pick: int, keep_s: float) -> None:
+        """A person changes the list."""
+        tenant = ("ann", "bob")[pick % 2]
+        name = (f"r{pick % 3}@one.test", "@two.test", "r0@elsewhere.test")[pick // 2 % 3]
+        found = Suppressions(self.store, tenant=tenant)
+        self.model.suppressed.pop((tenant, name), None)
+        if verb == "add":
+            self.run(found.add([Suppression(name=name)], most=10**6, keep_s=keep_s))
+            self.model.suppressed[tenant, name] = self.model.now + keep_s
+        else:
+            self.run(found.remove([name]))
+
     @rule(count=st.integers(1, 4), pick=picks, twice=st.booleans())
     def accept_one(self, count: int, pick: int, twice: bool) -> None:
         self.accept(count, pick, twice)
 
     def accept(self, count: int, pick: int, twice: bool) -> None:
         item = self.draw_submission(count, pick)
-        receipt = self.run(self.store.accept(item))
+        receipt = self.accepted(item)
+        if receipt is None:
+            return
         assert not receipt.replayed
         assert receipt.accepted == count
         if twice:
@@ -162,7 +203,9 @@ class StoreMachine(RuleBasedStateMachine):
         known = [
             old for old in self.requests if (old.tenant, old.idempotency_key) == (item.tenant, key)
         ]
-        receipt = self.run(self.store.accept(item))
+        receipt = self.run(self.store.accept(item)) if known else self.accepted(item)
+        if receipt is None:
+            return
         assert receipt.replayed is bool(known)
         assert receipt.id == (known[0] if known else item).queue_id
         if not known:
@@ -604,10 +647,10 @@ class StoreMachine(RuleBasedStateMachine):
             event.data["recipient_id"]
             for event in await self.store.events(limit=100_000)
             if event.type.removeprefix("recipient.")
-            in ("delivered", "failed", "expired", "cancelled")
+            in ("delivered", "failed", "expired", "cancelled", "suppressed")
         )
         for rid, item in snapshot.recipients.items():
-            assert ends.pop(rid, 0) == (item.record.state in "DFXC"), rid
+            assert ends.pop(rid, 0) == (item.record.state in "DFXCS"), rid
         # Finished messages are kept for an hour; their events stay.
         assert not [rid for rid in ends if rid.partition(".")[0] in snapshot.messages]
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from relay.model.errors import ConfigError, ScriptMismatch, StoreUnavailable
+from relay.model.errors import ConfigError, ScriptMismatch, StoreUnavailable, SubmissionRefused
 from relay.model.state import State
+from relay.model.suppression import Suppression
 from relay.store import connect
 from relay.store.audit import audit
 from relay.store.queue import Store
 from relay.store.scripts import NAMES
 from relay.store.settler import Settler
+from relay.store.suppressions import Suppressions
 from relay.store.work import Work
 from tests.store import mail
 from tests.store.road import drain
@@ -286,3 +288,12 @@ def test_server_that_is_too_old_is_refused(info: dict[str, str], fits: bool) -> 
     else:
         with pytest.raises(ConfigError, match="too old"):
             connect.check_server(about, "here")
+
+
+async def test_suppression_list_outlives_a_crash_of_the_server(
+    server: RedisServer, own: Store
+) -> None:
+    await Suppressions(own).add([Suppression(name="ann@one.test")], most=10)
+    await restart(server, own)
+    with pytest.raises(SubmissionRefused):
+        await own.accept(mail.submission("ann@one.test"))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from relay.model.state import State
+from relay.model.suppression import Consequence, Origin, Suppression, SuppressionReason
 from relay.store import queue
 from relay.store.audit import audit
 from relay.store.codec import encode_content
@@ -18,6 +19,7 @@ from relay.store.limits import Ceilings, Rate
 from relay.store.queue import Store, accept_request, rows_of
 from relay.store.scripts import NAMES
 from relay.store.settler import Group, settle_item, settle_request
+from relay.store.suppressions import Suppressions
 from relay.store.work import Work
 from tests.store import mail
 
@@ -30,6 +32,7 @@ CEILINGS = Ceilings(
     slots=(("key", 5),), rates=(Rate("rate", 1.0, 5),), windows={"key": 5}, breakers=("site",)
 )
 NOT_MEANT_TO_BE_REPEATED = {"claim", "report"}
+BOUNCED = Consequence(SuppressionReason.BOUNCED, Origin.BOUNCE, 60.0, 10)
 Call = tuple[str, dict[str, Any], tuple[bytes, ...]]
 
 
@@ -46,6 +49,8 @@ async def prepared(store: Store) -> Work:
     await store.bounce(f"{TOLD}.1")
     await work.take(LANE, "TOKEN:1".replace("TOKEN", work.holder), CEILINGS)
     await work.claim(LANE, limit=1, octets=1 << 20)
+    old = Suppression(name="old@two.test", reason=SuppressionReason.OTHER)
+    await Suppressions(store).add([old], most=10)
     staged = mail.submission("c@one.test", "d@one.test", queue_id=STAGED)
     await store.scripts.call(
         "accept", accept_request(staged, rows_of(staged), 1) | {"staged": True}, b"\0content"
@@ -61,8 +66,13 @@ def settle_call(work: Work, number: int, state: State, **more: Any) -> Call:
     return "settle", request, tuple(contents)
 
 
-def accept_call(queue_id: str, **more: Any) -> Call:
-    item = mail.submission("new@three.test", queue_id=queue_id, idempotency_key="k", digest="d")
+def suppress_call(verb: str, rows: list[Any]) -> Call:
+    request = {"verb": verb, "tenant": "default", "rows": rows, "most": 10, "actor": "me"}
+    return "suppress", request, ()
+
+
+def accept_call(queue_id: str, *, to: tuple[str, ...] = ("new@three.test",), **more: Any) -> Call:
+    item = mail.submission(*to, queue_id=queue_id, idempotency_key="k", digest="d")
     content = encode_content(item.content)
     return "accept", accept_request(item, rows_of(item), 1) | more, (content,)
 
@@ -183,6 +193,42 @@ CALLS: dict[str, Callable[[Work], Call]] = {
             "keep_ms": 9000,
             "data": {"reason": "r", "text": "t"},
         },
+        (),
+    ),
+    "tell_of_suppressed": lambda w: (
+        "tell",
+        {
+            "id": ONE,
+            "only": 1,
+            "event": "recipient.complained",
+            "address": "",
+            "keep_ms": 9000,
+            "data": {"reason": "complaint", "text": "t"},
+            "suppress": ["spam", "complaint", 0, 10],
+            "tenant": "default",
+        },
+        (),
+    ),
+    "settle_failed_and_suppressed": lambda w: settle_call(w, 1, State.FAILED, consequence=BOUNCED),
+    "accept_of_suppressed": lambda w: accept_call("0" * 19 + "N", to=("old@two.test", "n@x.test")),
+    "accept_of_suppressed_chunk": lambda w: accept_call(
+        "0" * 19 + "N", to=("old@two.test",), staged=True
+    ),
+    "suppress": lambda w: suppress_call(
+        "add", [["a@b.test", "spam", "manual", 0, 0, 9000, "", ""]]
+    ),
+    "suppress_again": lambda w: suppress_call(
+        "add", [["old@two.test", "spam", "manual", 0, 0, 0, "", ""]]
+    ),
+    "suppress_no_more": lambda w: suppress_call("remove", ["old@two.test", "nobody@two.test"]),
+    "suppressions": lambda w: (
+        "suppressions",
+        {"tenant": "default", "after": "", "since": 0, "limit": 5},
+        (),
+    ),
+    "suppressions_named": lambda w: (
+        "suppressions",
+        {"tenant": "default", "names": ["old@two.test"]},
         (),
     ),
     "suspension_begins": lambda w: suspend_call("rule", **RULE),

@@ -8,21 +8,25 @@ from relay.delivery.intake.matching import Telling, judge, tellings_of, token_of
 from relay.delivery.intake.reader import read_report
 from relay.delivery.intake.report import Kind, Report, ReportedRecipient
 from relay.model.ids import new_queue_id
+from relay.model.suppression import Consequence, Origin, SuppressionReason
 from relay.policy.rules import load_rules
+from relay.policy.suppress import Suppressing
 from relay.policy.verp import BounceToken, VerpCodec
 from relay.settings.files import default_rules
-from tests.unit.test_intake_reader import fixture
+from relay.settings.schema import Settings, Suppression
+from tests.unit.test_intake_reader import FOLDER, fixture
 
 RULES = load_rules(default_rules())
 CODEC = VerpCodec(["a secret of 16 octets"], prefix="b-", lifetime_s=30 * 86400.0)
 NOW = time.time()
 ID = new_queue_id(NOW)
 TOKEN = CODEC.encode(ID, 3, "bounces.example.org")
+SETTINGS = Settings(suppression=Suppression(bounces="on", keep_bounces=60.0, entries=7))
 ONE, WHOLE = BounceToken(ID, 3), BounceToken(ID, 0)
 
 
 def tellings(name: str, token: BounceToken) -> list[Telling]:
-    return tellings_of(read_report(fixture(name)), token, RULES)
+    return tellings_of(read_report(fixture(name)), token, RULES, CODEC, Suppressing(SETTINGS))
 
 
 def bounce(*addresses: str, **more: str) -> Report:
@@ -75,6 +79,38 @@ def test_forwarded_recipient_is_known_by_the_address_that_we_had_sent_to() -> No
     (telling,) = tellings("forwarded", WHOLE)
     assert telling.address == "ann@example.net"
     assert telling.data["reported_address"] == "ann.smith@elsewhere.example"
+
+
+def test_complaint_means_an_entry_for_good_and_a_hard_bounce_one_that_ends() -> None:
+    (complaint,), (opt_out,) = tellings("arf-rfc5965", ONE), tellings("arf-opt-out", ONE)
+    spam = SuppressionReason.SPAM
+    assert complaint.consequence == Consequence(spam, Origin.COMPLAINT, 0.0, 7)
+    unsubscribed = SuppressionReason.UNSUBSCRIBED
+    assert opt_out.consequence == Consequence(unsubscribed, Origin.COMPLAINT, 0.0, 7)
+    (bounce,) = tellings("postfix-user-unknown", ONE)
+    bounced = SuppressionReason.BOUNCED
+    assert bounce.consequence == Consequence(bounced, Origin.BOUNCE, 60.0, 7)
+
+
+def test_bounce_for_another_reason_than_the_mailbox_means_nothing_for_the_list() -> None:
+    reasons = {}
+    for path in sorted(FOLDER.glob("*.eml")):
+        for item in tellings(path.stem, ONE):
+            if item.event == "recipient.bounced":
+                reasons.setdefault(item.consequence is not None, set()).add(item.data["reason"])
+    assert reasons[True] <= {"no_such_mailbox", "mailbox_disabled", "no_such_domain", "null_mx"}
+    assert {"mailbox_full", "content_rejected", "policy"} & reasons[False]
+    assert not reasons[True] & reasons[False]
+
+
+def test_address_of_a_report_is_vouched_for_by_the_tag_of_its_recipients_token_only() -> None:
+    report = bounce("Ann@One.test")
+    for recipient, is_his in (("ann@one.test", True), ("bob@one.test", False), ("", False)):
+        path = CODEC.encode(ID, 3, "bounces.example.org", recipient)
+        token = CODEC.decode(path, NOW)
+        assert token is not None
+        (telling,) = tellings_of(report, token, RULES, CODEC, Suppressing(SETTINGS))
+        assert telling.is_vouched is is_his
 
 
 def test_complaint_that_names_nobody_is_about_the_token() -> None:

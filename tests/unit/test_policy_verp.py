@@ -65,6 +65,41 @@ def test_verp_reads_any_text_without_a_fault(text: str) -> None:
     assert CODEC.decode(f"b-{text}@x.test", NOW) is None
 
 
+@given(queue_ids, numbers, st.emails(), st.emails())
+def test_verp_of_a_recipient_vouches_for_his_address_in_any_case_and_for_no_other(
+    queue_id: str, number: int, address: str, other: str
+) -> None:
+    path = CODEC.encode(queue_id, number, "bounces.example.org", address)
+    assert str(parse_address(path)) == path
+    token = CODEC.decode(path.upper(), NOW)
+    assert token is not None
+    assert (token.queue_id, token.number) == (queue_id, number)
+    assert CODEC.vouches(token, address.swapcase())
+    assert CODEC.vouches(token, other) is (other.lower() == address.lower())
+    assert not CODEC.vouches(token, "")
+
+
+@given(queue_ids, numbers, st.data())
+def test_verp_with_its_tag_changed_is_not_ours(
+    queue_id: str, number: int, data: st.DataObject
+) -> None:
+    local = CODEC.encode(queue_id, number, "x.test", "ann@one.test").partition("@")[0]
+    at = data.draw(st.integers(len(local) - 17, len(local) - 13))
+    character = data.draw(st.sampled_from("0123456789abcdefghjkmnpqrstvwxyz"))
+    if character != local[at]:
+        assert CODEC.decode(f"{local[:at]}{character}{local[at + 1 :]}@x.test", NOW) is None
+
+
+def test_verp_without_a_tag_vouches_for_nobody() -> None:
+    queue_id = new_queue_id(NOW)
+    long = VerpCodec([SECRET], prefix="bounces-for-the-newsletter"[:26], lifetime_s=LIFETIME_S)
+    for codec, recipient in ((CODEC, ""), (long, "ann@one.test")):
+        path = codec.encode(queue_id, 1, "x.test", recipient)
+        token = codec.decode(path, NOW)
+        assert token == BounceToken(queue_id, 1)
+        assert not codec.vouches(token, "ann@one.test")
+
+
 def test_verp_is_expired_by_the_age_of_its_message() -> None:
     address = CODEC.encode(new_queue_id(NOW), 3, "x.test")
     young, old = (

@@ -6,6 +6,8 @@ Rules of this file
 - The token names the recipient; where it stands for the message as a whole the report's own words
   choose among the message's recipients.
 - A delay, a success, an automatic answer change nothing.
+- A recipient comes onto the suppression list by his own token only: as long as his message is known
+  its record says who he is, afterwards the tag of the token must fit the address.
 """
 
 import re
@@ -16,9 +18,11 @@ import msgspec
 
 from relay.delivery.intake.report import Kind, Report, ReportedRecipient
 from relay.model.reply import Reply
+from relay.model.suppression import Consequence
 from relay.model.verdict import Verdict
 from relay.policy.classify import classify_reply
 from relay.policy.rules import Rules
+from relay.policy.suppress import Suppressing
 from relay.policy.verp import BounceToken, VerpCodec
 
 EVENTS = {Kind.BOUNCE: "recipient.bounced", Kind.COMPLAINT: "recipient.complained"}
@@ -29,13 +33,19 @@ _TEXT_CHARACTERS = 1000
 
 
 class Telling(msgspec.Struct, frozen=True):
-    """One event to be told: of which recipient (number 0: the one with `address`), and what."""
+    """One event to be told: of which recipient (number 0: the one with `address`), and what.
+
+    `consequence`: what it means for the suppression list; `is_vouched`: whether the token says that
+    `address` is the recipient's, so that it counts where his message is forgotten.
+    """
 
     queue_id: str
     number: int
     event: str
     address: str
     data: dict[str, Any]
+    consequence: Consequence | None = None
+    is_vouched: bool = False
 
 
 def token_of(
@@ -49,24 +59,42 @@ def token_of(
     return None
 
 
-def tellings_of(report: Report, token: BounceToken, rules: Rules) -> list[Telling]:
+def tellings_of(
+    report: Report, token: BounceToken, rules: Rules, codec: VerpCodec, suppressing: Suppressing
+) -> list[Telling]:
     """What is to be told of a report that bears this token; empty: nothing."""
-    event = EVENTS.get(report.kind)
-    if event is None:
+    if report.kind not in EVENTS:
         return []
     recipients = report.recipients or (ReportedRecipient(""),)
     if token.number:  # one recipient; the report may name him by another address, or others too
         recipients = recipients[:1]
-    return [
-        Telling(
-            queue_id=token.queue_id,
-            number=token.number,
-            event=event,
-            address=item.original or item.address,
-            data=_data(report, item, rules),
-        )
-        for item in recipients
-    ]
+    return [_telling(report, item, token, rules, codec, suppressing) for item in recipients]
+
+
+def _telling(
+    report: Report,
+    item: ReportedRecipient,
+    token: BounceToken,
+    rules: Rules,
+    codec: VerpCodec,
+    suppressing: Suppressing,
+) -> Telling:
+    data = _data(report, item, rules)
+    if report.kind is Kind.COMPLAINT:
+        consequence: Consequence | None = suppressing.after_complaint(report.feedback_type)
+    else:
+        consequence = suppressing.after_failure(data["reason"])
+    address = item.original or item.address
+    is_vouched = codec.vouches(token, address)
+    return Telling(
+        queue_id=token.queue_id,
+        number=token.number,
+        event=EVENTS[report.kind],
+        address=address,
+        data=data,
+        consequence=consequence,
+        is_vouched=is_vouched,
+    )
 
 
 def _data(report: Report, item: ReportedRecipient, rules: Rules) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from relay.ingress.http.probe import Probes
 from relay.ingress.http.problem import Problem, problem_of, problem_response, unknown_field
 from relay.ingress.http.queues import Queues
 from relay.ingress.http.status import Status
+from relay.ingress.http.suppressions import SuppressionList
 from relay.ingress.http.tls_reports import TlsReports
 from relay.ingress.store_link import StoreLink
 from relay.ingress.submit import Submitter
@@ -38,7 +39,9 @@ _QUERY_NAMES = (
     "from",
     "limit",
     "older_than",
+    "origin",
     "queue_id",
+    "reason",
     "state",
     "tenant",
     "to",
@@ -69,6 +72,7 @@ def create_app(settings: Settings, link: StoreLink, stopping: asyncio.Event) -> 
     app.include_router(Status(door).router())
     app.include_router(Probes(door).router())
     app.include_router(TlsReports(door).router())
+    app.include_router(SuppressionList(door).router())
     app.add_exception_handler(RelayError, _on_relay_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -1,4 +1,4 @@
-"""Query parameters of lists, and the bodies of verbs on queues and of probes."""
+"""Query parameters of lists, and the bodies of verbs on queues, suppressions and of probes."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -7,10 +7,13 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from relay.ingress.http.problem import Problem
+from relay.ingress.suppression_entry import SuppressionEntry, suppression_of
 from relay.model.address import normalize_domain
-from relay.model.errors import Finding
+from relay.model.errors import Finding, SubmissionRefused
 from relay.model.state import State
+from relay.model.suppression import Origin, Suppression, SuppressionReason
 from relay.model.units import parse_duration_s
+from relay.store.suppressions import SuppressionFilter
 from relay.store.views import MessageFilter, QueueMatch
 
 _Class = Literal["transactional", "bulk"]
@@ -98,6 +101,38 @@ class ProbeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     reverse_path: str = msgspec.field(name="from", default="")
 
 
+class SuppressionQuery(Query):
+    """Which entries of the suppression list."""
+
+    reason: Annotated[SuppressionReason | Literal[""], Field(description="why")] = ""
+    origin: Annotated[Origin | Literal[""], Field(description="how it came there")] = ""
+    domain: Annotated[str, Field(description="domain of the address, or the entry")] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str, Field(pattern=r"^(\d{1,15}:.{0,400})?$")] = ""
+
+    def filter(self) -> SuppressionFilter:
+        """As the store takes it."""
+        domain = _domain("domain", self.domain)
+        return SuppressionFilter(reason=self.reason, origin=self.origin, domain=domain)
+
+
+class SuppressionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who is to get no mail (an address, or a domain), why, and for how long (`"30d"` or seconds;
+    empty: for good).
+    """
+
+    address: str
+    reason: SuppressionReason = SuppressionReason.OTHER
+    note: str = ""
+    duration: str | float = ""
+
+
+class SuppressionImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Entries of another list, at most 1,000."""
+
+    suppressions: Annotated[list[SuppressionEntry], msgspec.Meta(min_length=1, max_length=1000)]
+
+
 class VerbRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a verb is used; shown with the recipient."""
 
@@ -117,10 +152,24 @@ def match_of(selection: QueueSelection) -> QueueMatch:
     return match
 
 
-def reason_of(given: str) -> str:
+def entries_of(given: SuppressionImport) -> list[Suppression]:
+    """The entries of an import; SubmissionRefused with every fault by its place."""
+    entries: list[Suppression] = []
+    findings: list[Finding] = []
+    for position, item in enumerate(given.suppressions):
+        try:
+            entries.append(suppression_of(item, place=f"suppressions[{position}]."))
+        except SubmissionRefused as refused:
+            findings += refused.findings
+    if findings:
+        raise SubmissionRefused(*findings)
+    return entries
+
+
+def reason_of(given: str, field: str = "reason") -> str:
     """An operator's reason: one line, for it stands in lists, logs and reports to senders."""
     if not given.isprintable() or len(given) > _REASON_LENGTH:
-        raise invalid("reason", "is no line of text", "give up to 200 printable characters")
+        raise invalid(field, "is no line of text", "give up to 200 printable characters")
     return given
 
 

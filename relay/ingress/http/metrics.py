@@ -38,6 +38,18 @@ _COUNTERS = (
     ("relay_recipients_uncertain", "Recipients with an unknown last reply.", (), "uncertain"),
     ("relay_recipients_duplicate", "Deliveries known to be one too many.", (), "duplicates"),
     ("relay_recipients_poisoned", "Recipients held because they ended workers.", (), "poisoned"),
+    (
+        "relay_suppressed",
+        "Recipients on the suppression list, not mailed.",
+        ("reason",),
+        "suppressed",
+    ),
+    (
+        "relay_suppressions_lost",
+        "Entries that the full list did not take.",
+        (),
+        "suppressions_lost",
+    ),
     ("relay_reports_suppressed", "Reports (DSNs) over the limit.", (), "reports_suppressed"),
 )
 _GAUGES = (

@@ -19,6 +19,8 @@ _STRUCTS = (
     filters.QueueSelection,
     filters.SuspensionRequest,
     filters.VerbRequest,
+    filters.SuppressionRequest,
+    filters.SuppressionImport,
     ProbeReport,
     ProbeRequest,
     DomainReport,

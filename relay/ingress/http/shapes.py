@@ -12,13 +12,15 @@ from relay.model.dsn import NOTIFY_WORDS
 from relay.model.errors import Finding
 from relay.model.message import Receipt
 from relay.model.reply import Reply
+from relay.model.state import State
+from relay.model.suppression import Suppression
 from relay.store.answer import Remote
 from relay.store.events import StoredEvent
 from relay.store.views import MessageView, QueueView, RecipientView, Suspension
 from relay.store.waits import Wait
 
 #: Times in the data of events.
-_TIMES = frozenset({"queued_at", "next_attempt_at", "until"})
+_TIMES = frozenset({"queued_at", "next_attempt_at", "since", "until"})
 
 
 def moment(epoch_s: float) -> datetime:
@@ -59,10 +61,16 @@ class AcceptedShape(msgspec.Struct, frozen=True):
     def of(cls, receipt: Receipt, warnings: tuple[Finding, ...]) -> "AcceptedShape":
         """From a receipt; a replay shows what the first answer showed."""
         recipients = [
-            AcceptedRecipientShape(item.id, item.address, "ready") for item in receipt.recipients
+            AcceptedRecipientShape(item.id, item.address, _first_status(item.status))
+            for item in receipt.recipients
         ]
         said = [WarningShape(finding.code, finding.message) for finding in warnings]
         return cls(receipt.id, receipt.message_id, receipt.accepted, recipients, said)
+
+
+def _first_status(status: str) -> str:
+    """What a recipient was when he was accepted, whatever has become of him since."""
+    return status if status == State.SUPPRESSED else str(State.READY)
 
 
 class WaitShape(msgspec.Struct, frozen=True):
@@ -302,6 +310,54 @@ class ResumedShape(msgspec.Struct, frozen=True):
     """How many suspensions ended."""
 
     resumed: int
+
+
+class SuppressionShape(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the suppression list: an address, or `@domain`, that gets no mail.
+
+    `until` null: for good. `evidence` is the id of the event that put it there.
+    """
+
+    address: str
+    reason: str
+    origin: str
+    since: datetime
+    until: datetime | None
+    evidence: str
+    note: str
+
+    @classmethod
+    def of(cls, entry: Suppression) -> "SuppressionShape":
+        """From the store's value."""
+        return cls(
+            address=entry.name,
+            reason=str(entry.reason),
+            origin=str(entry.origin),
+            since=moment(entry.since),
+            until=moment_or_none(entry.until),
+            evidence=entry.evidence,
+            note=entry.note,
+        )
+
+
+class SuppressionsShape(msgspec.Struct, frozen=True):
+    """A page of the suppression list; `next` is the cursor of the one after it, null at the end."""
+
+    suppressions: list[SuppressionShape]
+    next: str | None
+
+
+class ImportedShape(msgspec.Struct, frozen=True):
+    """How many entries are new, and how many took the place of another; others were there."""
+
+    added: int
+    changed: int
+
+
+class RemovedShape(msgspec.Struct, frozen=True):
+    """How many entries were taken off the suppression list."""
+
+    removed: int
 
 
 class EventShape(msgspec.Struct, frozen=True):

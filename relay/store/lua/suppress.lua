@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Put names on the suppression list, or take them off.
--- KEYS: [1] meta. ARGV: [1] {verb (add remove), tenant, actor, rows, most}.
+-- KEYS: [1] meta. ARGV: [1] {verb (add remove), tenant, actor, rows, most, quiet (tell nothing)}.
 --   add: rows {{name, reason, origin, since_ms (0: now), until_ms (0: by keep_ms), keep_ms (0: for good), evidence, note}…};
 --   remove: rows {name…}.
 -- Returns {'ok' | 'full', new, changed}: of `full` the rows up to there were taken. remove: {'ok', gone, 0}.
--- Invariants: twice has the effect of once; what an import brings is no event.
+-- Invariants: twice has the effect of once.
 -- Bound: O(rows), at most 500.
 local done = { new = 0, changed = 0, same = 0 }
 local function add(row)
@@ -13,7 +13,7 @@ local function add(row)
   local entry = { 1, row[2], row[3], row[4] > 0 and row[4] or now, until_ms, row[7], row[8] }
   local word = suppress(req.tenant, row[1], entry, req.most)
   if word == 'full' then return false end
-  if word ~= 'same' and row[3] ~= 'import' then
+  if word ~= 'same' and not req.quiet then
     tell_of_entry('suppression.added', req.tenant, row[1], entry, req.actor)
   end
   done[word] = done[word] + 1

@@ -27,9 +27,6 @@ if not call('SET', P .. 'in:' .. req.event .. ':' .. whom, stamp, 'NX', 'PX', wh
   return { 'again', n }
 end
 local id = whom .. ':' .. req.event
-local address, tenant = rec and rec[ADDRESS], m and m[M_TENANT] or req.tenant
-if not rec and req.vouched then address = req.address end
-if req.suppress and address then suppress_for(tenant, address, req.suppress, id, req.data.text) end
 if rec then
   emit(req.event, id, recipient_data(req.id, n, m, rec, req.data))
 else
@@ -38,5 +35,11 @@ else
   for key, value in pairs(req.data) do data[key] = value end
   emit(req.event, id, cmsgpack.pack(data))
 end
-flush_counters()
+-- Who shares a message with others has its token, too: it ends nobody's mail but his own.
+local is_his = req.only > 0 or (m and m[M_COUNT] == 1)
+local address = rec and rec[ADDRESS] or (not m and req.vouched and req.address)
+if req.suppress and is_his and address then
+  suppress_for(m and m[M_TENANT] or req.tenant, address, req.suppress, id, req.data.text)
+  flush_counters()
+end
 return { 'new', n }
