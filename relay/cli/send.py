@@ -144,7 +144,10 @@ def _tell(accepted: dict[str, Any], *, as_json: bool) -> None:
         print_json(accepted)
         return
     count = accepted["accepted"]
-    print(f"{accepted['id']} accepted for {count} recipient{'' if count == 1 else 's'}", flush=True)
+    ended = sum(item["status"] == "suppressed" for item in accepted["recipients"])
+    rest = f", {ended} of them on the suppression list" if ended else ""
+    whom = f"{count} recipient{'' if count == 1 else 's'}{rest}"
+    print(f"{accepted['id']} accepted for {whom}", flush=True)
     for warning in accepted["warnings"]:
         print(f"  warning: {warning['message']}", file=sys.stderr)
 
