@@ -55,7 +55,12 @@ def test_loads_hold_as_many_recipients_as_a_transaction_may() -> None:
 
 
 def test_loads_are_of_one_recipient_where_the_token_names_recipients() -> None:
-    assert tokens(MESSAGE) == [BounceToken(MESSAGE.queue_id, number) for number in (1, 2, 3)]
+    found = [token for token in tokens(MESSAGE) if token is not None]
+    assert [(token.queue_id, token.number) for token in found] == [
+        (MESSAGE.queue_id, number) for number in (1, 2, 3)
+    ]
+    vouched = [[CODEC.vouches(token, f"r{n}@x.test") for n in (1, 2, 3)] for token in found]
+    assert vouched == [[True, False, False], [False, True, False], [False, False, True]]
 
 
 def test_loads_share_a_token_where_it_names_the_message() -> None:
