@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,6 +52,9 @@ def _fill(root: Path, names: tuple[str, ...]) -> None:
         packages = sorted(Path(folder).glob("*.deb"))
         for package in packages:
             subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
+    if (root / "lib").is_dir():  # /lib is /usr/lib
+        subprocess.run(["cp", "-a", f"{root}/lib/.", f"{root}/usr/lib/"], check=True)
+        shutil.rmtree(root / "lib")
     listed = [" ".join(names), *(package.name for package in packages)]
     (root / _LIST).write_text("\n".join(listed) + "\n")
 

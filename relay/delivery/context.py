@@ -151,10 +151,10 @@ class Context:
         return f"route:{plan.lane.site}:{plan.lane.credentials}"
 
     def tls_breaker(self, plan: Plan) -> str:
-        """The breaker that failed TLS opens: where a recipient domain's own policy demanded it, not
-        that of the whole site, whose other domains demand less."""
-        published = Security.parse(plan.lane.security).published
-        return "~".join((self.site_breaker(plan), *published))
+        """The breaker that failed TLS opens: where more is demanded than TLS that is offered, not
+        that of the whole site, whose other mail demands less."""
+        demands = Security.parse(plan.lane.security).demands
+        return "~".join((self.site_breaker(plan), *demands))
 
     def breakers(self, plan: Plan) -> tuple[str, ...]:
         """The breakers that a session of the plan heeds."""

@@ -112,7 +112,7 @@ def _dsn_of(message: ClaimedMessage, recipients: tuple[ClaimedRecipient, ...]) -
 def loads_of(
     claim: Claim, recipients_per_transaction: int, paths: ReversePaths | None = None
 ) -> Iterator[Load]:
-    """A claim as loads; a claim is of one destination, so only the count splits a message.
+    """A claim as loads; a claim is of one destination, so the count splits a message, and wishes.
 
     With `paths` its reverse-paths are theirs, and where they name recipients so does each load.
     """
@@ -121,8 +121,28 @@ def loads_of(
         if paths is not None:
             yield from _with_token(message, size, paths)
             continue
-        for start in range(0, len(message.recipients), size):
-            yield load_of(message, message.recipients[start : start + size])
+        for part in _parts(message.recipients, size):
+            yield load_of(message, part)
+
+
+def _parts(
+    recipients: tuple[ClaimedRecipient, ...], size: int
+) -> Iterator[tuple[ClaimedRecipient, ...]]:
+    """As many as a transaction may have; those who are to be reported of alike.
+
+    OpenSMTPD 6.8 keeps one NOTIFY for all recipients: it refuses a NEVER beside others (553), and
+    sends reports that nobody asked for.
+    """
+    if any(item.dsn is not NOTHING_ASKED for item in recipients):
+        alike: dict[str, list[ClaimedRecipient]] = {}
+        for item in recipients:
+            alike.setdefault(item.dsn.notify, []).append(item)
+        groups = [tuple(group) for group in alike.values()]
+    else:
+        groups = [recipients]
+    for group in groups:
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
 
 
 def _with_token(message: ClaimedMessage, size: int, paths: ReversePaths) -> Iterator[Load]:
@@ -139,8 +159,8 @@ def _with_token(message: ClaimedMessage, size: int, paths: ReversePaths) -> Iter
             yield load_of(message, (recipient,), path)
         return
     common = None if verp is Verp.OFF else paths.encode(queue_id, 0, domain)
-    for start in range(0, len(recipients), size):
-        yield load_of(message, recipients[start : start + size], common)
+    for part in _parts(recipients, size):
+        yield load_of(message, part, common)
 
 
 def without_expired(claim: Claim, now: float) -> tuple[Claim, Claim]:

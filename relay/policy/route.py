@@ -63,6 +63,7 @@ class RouteTable:
         self._suffixes: dict[str, _Entry] = {}
         self._default: _Entry | None = None
         self._by_destination: dict[str, StaticRoute] = {}
+        self._accounts: dict[tuple[str, int, str], Credentials] = {}
         for number, route in enumerate(routes, 1):
             self._add(route, f"routes[{number}]")
         if smarthost:
@@ -155,7 +156,19 @@ class RouteTable:
                 f"{where}.name: another route is named '{static.name}' but differs in its "
                 "smarthost, account or tls; give each a name of its own"
             )
+        self._check_account(static, where)
         return _Entry(static, route.tls)
+
+    def _check_account(self, route: StaticRoute, where: str) -> None:
+        """Sessions belong to an account by its name: it has one secret at a server."""
+        if (account := route.credentials) is None:
+            return
+        known = self._accounts.setdefault((route.host, route.port, account.username), account)
+        if known != account:
+            raise ConfigError(
+                f"{where}.username: an earlier route logs in at {route.host}:{route.port} as "
+                f"'{account.username}' with another password or mechanism; give both the same"
+            )
 
 
 def _default_name(smarthost: Smarthost) -> str:

@@ -105,9 +105,13 @@ class Security(msgspec.Struct, frozen=True):
         return bool(self.mta_sts) and not self.is_testing
 
     @property
-    def published(self) -> tuple[str, ...]:
-        """By which means the recipient domain itself may demand it."""
-        return (*(("mta-sts",) if self.is_by_mta_sts else ()), *(("dane",) if self.dane else ()))
+    def demands(self) -> tuple[str, ...]:
+        """What is demanded beyond TLS where it is offered: by whom (mta-sts), else how much."""
+        if self.is_by_mta_sts:
+            demanded: tuple[str, ...] = ("mta-sts",)
+        else:
+            demanded = () if self.tls in _WEAK else (self.tls.value,)
+        return (*demanded, *(("dane",) if self.dane else ()))
 
 
 _ALL, _TESTING = "all", "testing"

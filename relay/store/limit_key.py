@@ -8,6 +8,8 @@ import msgspec
 _KEY = re.compile(r"(?:[cm]:)?(site|provider|host|route):(.*)", re.DOTALL)
 #: `<source>:<site>`: the source may be an IPv6 address, the site is `<host>~…` or `<host>:<port>`.
 _SITE = re.compile(r"(.*):((?:\[[^\]]*\]|[^:\[\]]*):\d{1,5}|[^:]*~[^:]*)", re.DOTALL)
+#: Behind a site: what the mail that the key binds demands of TLS (`policy.tls.Security.demands`).
+_DEMANDS = re.compile(r"(?:~(?:required|verified|mta-sts|dane))+\Z")
 _PORT = re.compile(r":\d{1,5}\Z")
 
 
@@ -36,6 +38,7 @@ class LimitKey(msgspec.Struct, frozen=True):
         if kind == "provider":
             source, _, provider = rest.rpartition(":")
             return cls(provider=provider, source=source)
+        rest = _DEMANDS.sub("", rest)
         parts = _SITE.fullmatch(rest) if kind == "site" else None
         source, site = parts.groups() if parts is not None else rest.split(":", 1)
         return cls(site=site, source=source)

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
-from bench.debian import PackagesUnavailable, unpacked
+from bench.debian import unpacked
 from bench.processes import wait_for_listener
+from tests.support.packages import fetched_packages
 from tests.support.ports import free_ports
 
 PASSWORD = "s3cret, =x"
@@ -180,15 +180,8 @@ def neighbour_dovecot(
 def _unpack() -> Path:
     """Debian's packages with the libraries they need, below /usr where they run."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    try:
-        root = unpacked(home / "relay-bench" / "dovecot", *_PACKAGES)
-    except PackagesUnavailable as error:
-        pytest.skip(str(error))
-    # /lib is /usr/lib; what was laid there once stays.
-    if (root / "lib").is_dir():
-        subprocess.run(["cp", "-a", f"{root}/lib/.", f"{root}/usr/lib/"], check=True)
-        shutil.rmtree(root / "lib")
-    return root
+    with fetched_packages():
+        return unpacked(home / "relay-bench" / "dovecot", *_PACKAGES)
 
 
 def _over_usr(files: Path, command: str) -> list[str]:

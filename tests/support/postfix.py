@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.postfix import Postfix, libraries
+from tests.support.packages import fetched_packages
 
 #: What it takes and drops as delivered, whatever the recipient.
 SINK_DOMAIN = "pf.test"
@@ -63,7 +64,8 @@ def neighbour_postfix(
     # Not in the test's folder: the queue's owner could not get there.
     with tempfile.TemporaryDirectory(prefix="relay-postfix-") as folder:
         base = Path(folder) / "postfix"
-        postfix = Neighbour(home / "relay-bench", base, port=port, receiver=receiver)
+        with fetched_packages():
+            postfix = Neighbour(home / "relay-bench", base, port=port, receiver=receiver)
         postfix.settings += settings
         with postfix:
             yield postfix

@@ -90,10 +90,29 @@ def test_loads_ask_for_reports_only_where_these_go_to_the_sender() -> None:
     first, second, _ = MESSAGE.recipients
     recipients = (msgspec.structs.replace(first, dsn=asked), second)
     message = msgspec.structs.replace(MESSAGE, recipients=recipients, ret="FULL", envid="17")
-    (load,) = loads_of(Claim((message,)), 50)
-    assert load.transaction.dsn == Dsn("FULL", "17", (asked, RecipientDsn()))
-    # What is sent again, or in several transactions, asks for its own recipients.
-    assert load.of((second,)).transaction.dsn == Dsn("FULL", "17")
-    assert load.of((recipients[0],)).transaction.dsn == Dsn("FULL", "17", (asked,))
+    load, other = loads_of(Claim((message,)), 50)
+    assert load.transaction.dsn == Dsn("FULL", "17", (asked,))
+    assert other.transaction.dsn == Dsn("FULL", "17")
     assert all(load.transaction.dsn is None for load in loads_of(Claim((message,)), 50, PATHS))
     assert all(load.transaction.dsn is None for load in loads_of(Claim((MESSAGE,)), 50))
+
+
+def test_loads_hold_recipients_who_are_to_be_reported_of_alike() -> None:
+    first, second, third = MESSAGE.recipients
+    wishes = (RecipientDsn("SF", "rfc822;a@x.test"), RecipientDsn("N"), RecipientDsn("SF"))
+    recipients = tuple(
+        msgspec.structs.replace(item, dsn=wish)
+        for item, wish in zip((first, second, third), wishes, strict=True)
+    )
+    message = msgspec.structs.replace(MESSAGE, recipients=recipients)
+    loads = list(loads_of(Claim((message,)), 50))
+    assert [load.transaction.forward_paths for load in loads] == [
+        ("r1@x.test", "r3@x.test"),
+        ("r2@x.test",),
+    ]
+    assert [load.transaction.dsn for load in loads] == [
+        Dsn(recipients=(wishes[0], wishes[2])),
+        Dsn(recipients=(wishes[1],)),
+    ]
+    # What is sent again asks for its own recipients.
+    assert loads[0].of((recipients[2],)).transaction.dsn == Dsn(recipients=(wishes[2],))

@@ -135,6 +135,16 @@ def test_security_of_a_lane_survives_its_text_form() -> None:
     assert plain.published == ()
 
 
+def test_security_says_what_is_demanded_beyond_tls_that_is_offered() -> None:
+    opportunistic = Security(TlsPolicy.OPPORTUNISTIC)
+    assert Security(TlsPolicy.OFF).demands == opportunistic.demands == ()
+    assert opportunistic.by_testing().demands == ()
+    assert Security(TlsPolicy.REQUIRED).demands == ("required",)
+    assert Security(TlsPolicy.VERIFIED, dane=True).demands == ("verified", "dane")
+    by_policy = opportunistic.by_mta_sts(["mx.test"], ["mx.test"])
+    assert by_policy.demands == ("mta-sts",)
+
+
 def test_security_depends_on_which_hosts_are_admitted() -> None:
     plain = Security(TlsPolicy.OPPORTUNISTIC)
     hosts = ["a", "b", "c"]

@@ -177,6 +177,14 @@ def test_domains_of_one_smarthost_share_a_destination() -> None:
             r"routes\[2\].name: another route is named 'n'",
         ),
         (
+            [
+                Route(domain="a.example", name="a", smarthost="smtp://u:secret@hub.example"),
+                Route(domain="b.example", name="b", smarthost="smtp://u:secret2@hub.example"),
+            ],
+            "",
+            r"routes\[2\].username: .* logs in at hub.example:587 as 'u' with another password",
+        ),
+        (
             [Route(domain="*", smarthost="smtp://u:secret@hub.example", tls=TlsPolicy.OFF)],
             "",
             r"routes\[1\].tls: 'off' could send the password in clear",

@@ -39,6 +39,16 @@ def test_limit_is_told_by_the_name_of_whom_it_protects(key: str, name: str) -> N
             "mx1.a.test",
         ),
         ("site:::1:[2001:db8::2]:25", ("[2001:db8::2]:25", "", "::1", ""), "[2001:db8::2]"),
+        (
+            "site:default:mx1.a.test~c0b8c5d3~p~mta-sts~dane",
+            ("mx1.a.test~c0b8c5d3~p", "", "default", ""),
+            "mx1.a.test",
+        ),
+        (
+            "site:::1:[2001:db8::2]:25~verified",
+            ("[2001:db8::2]:25", "", "::1", ""),
+            "[2001:db8::2]",
+        ),
         ("provider:2001:db8::1:google", ("", "google", "2001:db8::1", ""), ""),
         ("route:smart.test:587:abc123", ("smart.test:587", "", "", "abc123"), "smart.test"),
     ],
