@@ -128,11 +128,11 @@ def test_security_of_a_lane_survives_its_text_form() -> None:
     assert (str(plain), str(whole)) == ("opportunistic", "verified+mta-sts")
     assert str(part).startswith("verified+mta-sts.")
     both = msgspec.structs.replace(part, dane=True)
-    assert both.published == ("mta-sts", "dane")
+    assert both.demands == ("mta-sts", "dane")
     for security in (plain, whole, part, both, Security(TlsPolicy.REQUIRED, dane=True)):
         assert Security.parse(str(security)) == security
-    assert whole.published == part.published == ("mta-sts",)
-    assert plain.published == ()
+    assert whole.demands == part.published == ("mta-sts",)
+    assert plain.demands == ()
 
 
 def test_security_says_what_is_demanded_beyond_tls_that_is_offered() -> None:
