@@ -131,7 +131,7 @@ def test_security_of_a_lane_survives_its_text_form() -> None:
     assert both.demands == ("mta-sts", "dane")
     for security in (plain, whole, part, both, Security(TlsPolicy.REQUIRED, dane=True)):
         assert Security.parse(str(security)) == security
-    assert whole.demands == part.published == ("mta-sts",)
+    assert whole.demands == part.demands == ("mta-sts",)
     assert plain.demands == ()
 
 
