@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -163,18 +163,38 @@ def neighbour_dovecot(
     # Not in the test's folder: the owner of the mail could not get there.
     with tempfile.TemporaryDirectory(prefix="relay-dovecot-") as folder:
         base = Path(folder)
-        dovecot = _lay_out(base, users, relay, certificate)
-        command = f"exec /usr/sbin/dovecot -F -c {base}/dovecot.conf"
-        with (base / "output").open("wb") as output:
-            process = subprocess.Popen(
-                _over_usr(root / "usr", command), stdout=output, stderr=output
-            )
+        process, dovecot = _started(root, base, lambda: _lay_out(base, users, relay, certificate))
         try:
-            for port in (dovecot.imap_port, dovecot.pop3_port, dovecot.submission_port):
-                wait_for_listener("127.0.0.1", port, lambda: process.poll() is None)
             yield dovecot
         finally:
             _end(process)
+
+
+def _started(
+    root: Path, base: Path, lay_out: Callable[[], Dovecot]
+) -> tuple[subprocess.Popen[bytes], Dovecot]:
+    """Start it, on other ports where somebody was quicker to take one."""
+    for _ in range(2):
+        with contextlib.suppress(RuntimeError):
+            dovecot = lay_out()
+            return _start(root, base, dovecot), dovecot
+    dovecot = lay_out()
+    return _start(root, base, dovecot), dovecot
+
+
+def _start(root: Path, base: Path, dovecot: Dovecot) -> subprocess.Popen[bytes]:
+    """Start it and wait for its listeners; RuntimeError says what it complained of."""
+    command = f"exec /usr/sbin/dovecot -F -c {base}/dovecot.conf"
+    with (base / "output").open("wb") as output:
+        process = subprocess.Popen(_over_usr(root / "usr", command), stdout=output, stderr=output)
+    try:
+        for port in (dovecot.imap_port, dovecot.pop3_port, dovecot.submission_port):
+            wait_for_listener("127.0.0.1", port, lambda: process.poll() is None)
+    except RuntimeError as error:
+        _end(process)
+        said = [path.read_text() for path in (base / "output", base / "log") if path.exists()]
+        raise RuntimeError(f"Dovecot: {error}: {''.join(said)[-2000:]}") from None
+    return process
 
 
 def _unpack() -> Path:
@@ -193,9 +213,10 @@ def _over_usr(files: Path, command: str) -> list[str]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill the first process of the namespace: all others are gone when unshare has ended."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
+    if process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)
     process.wait()
 
 
@@ -205,7 +226,7 @@ def _lay_out(
     owner = pwd.getpwnam(_OWNER)
     base.chmod(0o755)
     for name in ("run", "state", "mail"):
-        (base / name).mkdir()
+        (base / name).mkdir(exist_ok=True)
     os.chown(base / "mail", owner.pw_uid, owner.pw_gid)
     (base / "users").write_text("".join(map(_user, users)))
     pem = base / "certificate.pem"
