@@ -14,7 +14,7 @@ MailClass = Annotated[str, typer.Option("--class", help="transactional or bulk."
 Tenant = Annotated[str, typer.Option(help="Tenant.")]
 Campaign = Annotated[str, typer.Option(help="Campaign.")]
 #: typer takes a bare [word] for markup.
-_DESTINATION = r"Domain, or \[name] of a route."
+_DESTINATION = r"Domain (~domain: its mail with TLS-Required: No alone), or \[name] of a route."
 Destination = Annotated[str, typer.Option("--domain", "--destination", help=_DESTINATION)]
 All = Annotated[bool, typer.Option("--all", help="Every queue.")]
 

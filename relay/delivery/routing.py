@@ -12,6 +12,7 @@ import msgspec
 from relay.delivery.addresses import AddressRules, Found, find_addresses
 from relay.delivery.dane import name_counts
 from relay.delivery.sts_policies import StsPolicies
+from relay.model.destination import domain_of, is_in_spite_of_tls
 from relay.model.errors import NoMailHost, NoSuchDomain, NullMx, ResolverUnavailable
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
@@ -123,14 +124,19 @@ async def resolve_destination(
     random: Random,
     sts: StsPolicies | None = None,
 ) -> Routed | Unroutable:
-    """The lane of a destination (a domain, or `[name]` of a smarthost route)."""
+    """The lane of a destination.
+
+    Of mail that is to go in spite of TLS failures (`~domain`) nothing is demanded by what the
+    domain publishes; what the operator demands holds for it, too.
+    """
     if destination.startswith("["):
         route = routes.route(destination)
         if route is None:
             return _no_such_route(destination)
         return _by_smarthost(route, shaping, settings)
+    domain, heeds_domain = domain_of(destination), not is_in_spite_of_tls(destination)
     try:
-        answer = await resolver.mx(destination)
+        answer = await resolver.mx(domain)
     except NullMx as error:
         return _unroutable(Severity.PERMANENT, "null_mx", str(error), settings)
     except NoMailHost as error:
@@ -139,25 +145,26 @@ async def resolve_destination(
         return _unroutable(Severity.PERMANENT, "no_such_domain", str(error), settings)
     except ResolverUnavailable as error:
         return _unroutable(Severity.TRANSIENT, "dns_unavailable", str(error), settings)
-    routed = _by_mx(destination, answer.records, settings, random)
+    routed = _by_mx(domain, answer.records, settings, random)
     if isinstance(routed, Unroutable):
         return routed
-    shape = shaping.shape_for([host.name for host in routed.hosts], domain=destination)
-    demanded = routes.tls_demanded(destination)
+    shape = shaping.shape_for([host.name for host in routed.hosts], domain=domain)
+    demanded = routes.tls_demanded(domain)
     security = Security(tls_for(None, shape, demanded=demanded))
+    heeds_domain = heeds_domain and demanded is None and security.tls is not TlsPolicy.OFF
     site = _site_of(routed.site, routed.hosts, shape.provider, shaping)
-    if sts is not None and demanded is None and security.tls is not TlsPolicy.OFF:
-        policy = await sts.of(destination)
+    if sts is not None and heeds_domain:
+        policy = await sts.of(domain)
         if policy is not None and policy.mode is StsMode.TESTING and settings.tls.reports:
             security = security.by_testing()
         if policy is not None and policy.mode is StsMode.ENFORCE:
             admitted = tuple(host for host in routed.hosts if policy.admits(host.name))
             if not admitted:
-                return _not_admitted(destination, policy, routed.hosts, settings)
+                return _not_admitted(domain, policy, routed.hosts, settings)
             security = security.by_mta_sts(_names(routed.hosts), _names(admitted))
             routed = msgspec.structs.replace(routed, hosts=admitted)
-    if settings.tls.dane and demanded is None and security.tls is not TlsPolicy.OFF:
-        security = await _by_dane(destination, routed, answer, security, resolver)
+    if settings.tls.dane and heeds_domain:
+        security = await _by_dane(domain, routed, answer, security, resolver)
     routed = msgspec.structs.replace(
         routed,
         lane=Lane(site, pool_of(settings), str(security)),

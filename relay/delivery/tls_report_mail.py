@@ -32,6 +32,8 @@ def compose_tls_report(
         f"Message-ID: {message_id}",
         f"TLS-Report-Domain: {domain}",
         f"TLS-Report-Submitter: {hostname}",
+        # Also where the TLS that is reported of fails (RFC 8460 §5.3, RFC 8689 §3).
+        "TLS-Required: No",
         "Auto-Submitted: auto-generated",
         "MIME-Version: 1.0",
         f'Content-Type: multipart/report; report-type="tlsrpt"; boundary="{boundary}"',

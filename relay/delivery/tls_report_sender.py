@@ -17,6 +17,7 @@ from relay.delivery.addresses import AddressRules, find_addresses
 from relay.delivery.directory import Directory
 from relay.delivery.tls_report_mail import compose_tls_report
 from relay.model.address import parse_address
+from relay.model.destination import in_spite_of_tls
 from relay.model.errors import ConfigError, IdempotencyConflict, ResolverUnavailable
 from relay.model.ids import new_queue_id
 from relay.model.message import Submission
@@ -111,7 +112,7 @@ class TlsReportSender:
             queue_id=new_queue_id(),
             reverse_path=None,
             forward_paths=(to,),
-            destinations=(directory.routes.destination_for(to.domain),),
+            destinations=(in_spite_of_tls(directory.routes.destination_for(to.domain)),),
             content=content,
             message_id=message_id,
             ingress="report",

@@ -19,6 +19,7 @@ from relay.delivery.plan import Plan
 from relay.delivery.session import Session
 from relay.delivery.tls_report_sender import TlsReportSender, wanted_by
 from relay.delivery.values import Endpoint, SessionFailed
+from relay.model.destination import is_in_spite_of_tls
 from relay.model.errors import ResolverUnavailable, StoreError
 from relay.policy.mta_sts import StsMode, StsPolicy
 from relay.policy.tls_report import (
@@ -102,6 +103,8 @@ class TlsResults:
             self._failed.append((lane, (policy, field_of(failure))))
 
     def _note(self, domain: str, policy: Policy | None, field: str) -> None:
+        if is_in_spite_of_tls(domain):
+            return
         key = (day_of(self._work.store.clock.now()), domain)
         if key not in self._pending and len(self._pending) >= PENDING_KEPT:
             return

@@ -18,6 +18,7 @@ import msgspec
 from relay.ingress.labels import PREFIX, Labels, check_labels, labels_of
 from relay.ingress.trace import Origin, date_value, received_field
 from relay.model.address import Address
+from relay.model.destination import in_spite_of_tls
 from relay.model.dsn import Dsn
 from relay.model.errors import Finding, MessageTooLarge, SubmissionRefused
 from relay.model.ids import new_queue_id
@@ -186,7 +187,7 @@ class Submitter:
             queue_id=queue_id,
             reverse_path=draft.reverse_path,
             forward_paths=forward_paths,
-            destinations=tuple(self._destination_for(path.domain) for path in forward_paths),
+            destinations=self._destinations(draft, block, forward_paths),
             content=final,
             message_id=message_id,
             mail_class=mail_class,
@@ -206,6 +207,17 @@ class Submitter:
             idempotency_key=labels.idempotency_key,
             digest=(draft.digest or _digest(draft)) if labels.idempotency_key else "",
         )
+
+    def _destinations(
+        self, draft: Draft, block: HeaderBlock, forward_paths: tuple[Address, ...]
+    ) -> tuple[str, ...]:
+        """Where each recipient is grouped: apart from others if it is to go in spite of TLS
+        failures, as `TLS-Required: No` says where nobody asks for REQUIRETLS (RFC 8689 §4.1)."""
+        found = tuple(self._destination_for(path.domain) for path in forward_paths)
+        said = block.first("tls-required")
+        if said is None or draft.requires_tls or said.strip().lower() != "no":
+            return found
+        return tuple(map(in_spite_of_tls, found))
 
     def _feedback_id(
         self, draft: Draft, block: HeaderBlock, campaign: str, mail_class: str

@@ -11,6 +11,7 @@ import msgspec
 
 from relay.model.address import normalize_domain
 from relay.model.credentials import Credentials
+from relay.model.destination import domain_of
 from relay.model.errors import ConfigError
 from relay.policy.account import account_of, names_account
 from relay.policy.smarthost import Smarthost, parse_smarthost
@@ -101,7 +102,7 @@ class RouteTable:
     def verp(self, destination: str) -> Verp | None:
         """What the route of a destination demands of reverse-paths; None: nothing."""
         route = self._by_destination.get(destination)
-        return route.verp if route is not None else self._find(destination).verp
+        return route.verp if route is not None else self._find(domain_of(destination)).verp
 
     def _find(self, domain: str) -> _Entry:
         if domain in self._exact:

@@ -353,8 +353,7 @@ class Store(Views):
     async def _matching(self, match: QueueMatch) -> AsyncIterator[list[str]]:
         """Names of the matching queues, at most 200 at a time."""
         if match.destination:
-            names = await self.wire.call("ZRANGE", self.p + "dest:" + match.destination, 0, -1)
-            pages = [[name.decode() for name in names]]
+            pages = [await self.queues_to(match.destination)]
         else:
             pages = [[name async for name in self._queue_names(match)]]
         for page in pages:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from relay.model.destination import all_of
 from relay.model.dsn import NOTHING_ASKED, RecipientDsn, decode_xtext
 from relay.model.errors import NotFound
 from relay.model.state import FINAL_STATES, State
@@ -180,13 +181,20 @@ class Views(Overview):
                 return
             start = b"(" + names[-1]
 
+    async def queues_to(self, destination: str) -> list[str]:
+        """Names of all queues that are meant by a destination."""
+        found: list[str] = []
+        for one in all_of(destination):
+            names = await self.wire.call("ZRANGE", self.p + "dest:" + one, 0, -1)
+            found += [name.decode() for name in names]
+        return found
+
     async def queues(self, match: QueueMatch, *, limit: int = 1000) -> list[QueueView]:
         """The first matching queues by name."""
         waits, names, views = Waits(self.wire, self.p, self.now), list[str](), list[QueueView]()
         if match.destination:
-            members = await self.wire.call("ZRANGE", self.p + "dest:" + match.destination, 0, -1)
-            names = [raw.decode() for raw in members]
-            names = [name for name in names if match.fits(*split_queue_name(name))][:limit]
+            members = await self.queues_to(match.destination)
+            names = [name for name in members if match.fits(*split_queue_name(name))][:limit]
         else:
             async for name in self._queue_names(match):
                 names.append(name)

@@ -5,6 +5,7 @@
 
 import msgspec
 
+from relay.model.destination import all_of
 from relay.model.dsn import NOTHING_ASKED, RecipientDsn
 from relay.model.reply import Reply
 from relay.store.answer import Remote
@@ -12,7 +13,7 @@ from relay.store.waits import Wait
 
 
 class QueueMatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Which queues: empty fields match all."""
+    """Which queues: empty fields match all; a domain all of its mail."""
 
     mail_class: str = ""
     tenant: str = ""
@@ -30,7 +31,7 @@ class QueueMatch(msgspec.Struct, frozen=True, kw_only=True):
             self.mail_class in ("", mail_class)
             and self.tenant in ("", tenant)
             and self.campaign in ("", campaign)
-            and self.destination in ("", destination)
+            and (not self.destination or destination in all_of(self.destination))
         )
 
 

@@ -1,4 +1,5 @@
-"""What domains publish of their TLS, by MTA-STS and by DANE, is obeyed; what fails it waits."""
+"""What domains publish of their TLS, by MTA-STS and by DANE, is obeyed; what fails it waits, but
+for mail that says that it need not (`TLS-Required: No`, RFC 8689)."""
 
 from pathlib import Path
 
@@ -41,4 +42,22 @@ async def test_published_policies_are_found_and_obeyed(tmp_path: Path) -> None:
             assert words in waiting.text, waiting.text
         received = {receipt.forward_paths[0] for receipt in system.sink.receipts()}
         assert received == set(DELIVERED)
+
+        urgent = {
+            address: await system.submit([address], headers=b"TLS-Required: No\r\n")
+            for address in WAITING
+        }
+        await system.until_delivered(*urgent.values())
+        for address in WAITING:
+            (receipt,) = system.sink.receipts(recipient=address)
+            assert b"\r\nTLS-Required: No\r\n" in system.sink.content(receipt.number)
+            await system.until_waiting(bad[address], address, WAITING[address][0])
+        tls = {
+            event.data["address"]: event.data["tls"]
+            for event in await system.events("recipient.delivered")
+        }
+        assert tls.pop("anna@notls.mtasts.test") is None
+        assert {tls[address]["policy"] for address in WAITING if address in tls} == {
+            "opportunistic"
+        }
         assert system.complaints() == []

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from relay.ingress.http.problem import Problem
 from relay.ingress.suppression_entry import SuppressionEntry, suppression_of
 from relay.model.address import normalize_domain
+from relay.model.destination import domain_of, in_spite_of_tls, is_in_spite_of_tls
 from relay.model.errors import Finding, SubmissionRefused
 from relay.model.state import State
 from relay.model.suppression import Origin, Suppression, SuppressionReason
@@ -61,7 +62,7 @@ class QueueQuery(Query):
     mail_class: Annotated[_Class | Literal[""], Field(alias="class")] = ""
     tenant: str = ""
     campaign: str = ""
-    destination: Annotated[str, Field(description="domain, or [route]")] = ""
+    destination: Annotated[str, Field(description="domain, ~domain or [route]")] = ""
     limit: Annotated[int, Field(ge=1, le=10000)] = 1000
 
     def match(self) -> QueueMatch:
@@ -185,11 +186,12 @@ def duration_s(field: str, given: str | float) -> float:
 
 
 def _domain(field: str, given: str) -> str:
-    """A domain as it is stored; `[route]` stays as it is."""
+    """A domain as it is stored, `~` before it or not; `[route]` stays as it is."""
     if not given or given.startswith("["):
         return given
     try:
-        return normalize_domain(given.removeprefix("@"))
+        domain = normalize_domain(domain_of(given).removeprefix("@"))
+        return in_spite_of_tls(domain) if is_in_spite_of_tls(given) else domain
     except ValueError as error:
         raise invalid(field, f"{given[:80]!r} {error}", "give a domain name") from None
 

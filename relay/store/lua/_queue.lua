@@ -199,11 +199,12 @@ local function activate(q)
   end
   want(route.lane)
 end
--- Suspensions apply to queues that come into being later, too.
+-- Suspensions apply to queues that come into being later, too; that of a domain to all its mail.
 local function matches(match, q)
   local class, tenant, campaign, destination = string.match(q, '^([^|]*)|([^|]*)|([^|]*)|(.*)$')
   return (match[1] == '' or match[1] == class) and (match[2] == '' or match[2] == tenant)
-    and (match[3] == '' or match[3] == campaign) and (match[4] == '' or match[4] == destination)
+    and (match[3] == '' or match[3] == campaign) 
+    and (match[4] == '' or match[4] == destination or '~' .. match[4] == destination)
 end
 -- The longest suspension in force that fits the queue, if any, becomes the queue's.
 local function apply_suspensions(q)
