@@ -185,6 +185,24 @@ async def test_end_of_one_suspension_leaves_another_in_force(store: Store, outli
     assert sum(sent.values()) == 1  # in the end
 
 
+@pytest.mark.parametrize("is_later", [True, False])
+async def test_suspension_of_a_domain_covers_its_mail_that_goes_in_spite_of_tls_failures(
+    store: Store, is_later: bool
+) -> None:
+    match = QueueMatch(destination="one.test")
+    if is_later:
+        await store.suspend(match, reason="test", duration_s=10**6)
+    await store.accept(mail.submission("a@one.test", destinations=("~one.test",)))
+    if not is_later:
+        await store.suspend(match, reason="test", duration_s=10**6)
+    (raw,) = await store.wire.call("HMGET", store.p + "q:t|default||~one.test", "su")
+    assert float(raw) / 1000 > await store.now()
+    assert [queue.destination for queue in await store.queues(match)] == ["~one.test"]
+    with pytest.raises(AssertionError, match="'ready': 1"):
+        await drain(store, Counter(), rounds=2)
+    assert await audit(store) == []
+
+
 async def test_suspension_covers_queues_that_come_later(store: Store) -> None:
     await store.suspend(QueueMatch(tenant="ann"), reason="test", duration_s=10**6)
     await store.accept(mail.submission("a@one.test", tenant="ann"))

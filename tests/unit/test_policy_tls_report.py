@@ -199,6 +199,7 @@ def test_message_carries_the_report_as_the_standard_asks() -> None:
     assert message["From"].addresses[0].addr_spec == "postmaster@relay.example"
     assert message["TLS-Report-Domain"] == "a.test"
     assert message["TLS-Report-Submitter"] == "relay.example"
+    assert message["TLS-Required"] == "No"
     assert message["Subject"] == (
         "Report Domain: a.test Submitter: relay.example "
         "Report-ID: <2026-11-21.a.test@relay.example>"

@@ -157,7 +157,7 @@ async def test_report_is_posted_and_mailed_once_however_many_workers_look(
         "total-failure-session-count": 2,
     }
     queued = await store.wire.call("ZRANGE", f"{store.p}unrouted", 0, -1)
-    assert len(queued) == 1
+    assert queued == [b"~a.test"]  # it goes, whatever becomes of TLS
     assert await TlsCounts(store).some(day, 10) == []
 
 
