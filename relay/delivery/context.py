@@ -296,7 +296,7 @@ class Context:
     async def sign(self, loads: Sequence[Load]) -> None:
         """Put DKIM signatures on what is held and not sent yet, where there are keys."""
         signer = self.directory.signer
-        if signer is None or not loads:
+        if signer is None or not signer.has_keys or not loads:
             return
         messages = {load.message.queue_id: load.message for load in loads}
         signed = await signer.sign(list(messages.values()))

@@ -19,6 +19,7 @@ import structlog
 from relay.model.errors import ConfigError
 from relay.model.message import ClaimedMessage
 from relay.policy.signing import SigningTable, author_domain
+from relay.settings.loader import load_settings
 from relay.settings.schema import DkimKey as KeySettings
 from relay.settings.schema import Settings
 from relay.smtp.dkim import NEVER_SIGNED, Canonicalization, SigningRules, sign
@@ -45,12 +46,18 @@ class Signer:
     """Signs messages with the keys of the settings; one for a process, all on its loop."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-        """ConfigError where a key cannot be used."""
-        self._settings = settings
+        """ConfigError where a key cannot be used.
+
+        Where RELAY_CONFIG names a file, its tables of DKIM are read again when it changes.
+        """
+        self._config = environ.get("RELAY_CONFIG", "")
+        self._settings = settings  # as they were read last, usable or not
         self._environ = environ
         self._rules = signing_rules(settings)
-        self._seen = _fingerprints(settings)
+        self._seen = self._fingerprints()
         self._table, doubts = load_keys(settings, environ)
+        #: Whether there is a key at all.
+        self.has_keys = bool(settings.dkim_keys)
         self._kept: OrderedDict[tuple[str, bool], tuple[float, bytes]] = OrderedDict()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dkim")
         for doubt in doubts:
@@ -93,26 +100,45 @@ class Signer:
             kept.popitem(last=False)
 
     async def watch(self) -> None:
-        """Take up keys whose files have changed; keys that cannot be used change nothing."""
+        """Take up keys that have changed or are new; keys that cannot be used change nothing."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             await asyncio.to_thread(self.look)
 
     def look(self) -> None:
         """Look at the files once."""
-        found = _fingerprints(self._settings)
+        found = self._fingerprints()
         if found == self._seen:
             return
-        self._seen = found
+        seen, self._seen = self._seen, found
         try:
-            self._table, doubts = load_keys(self._settings, self._environ)
+            is_new = found[0] != seen[0] and self._read_tables()
+            if not is_new and found[1:] == seen[1:]:
+                return
+            rules = signing_rules(self._settings)
+            table, doubts = load_keys(self._settings, self._environ)
         except ConfigError as error:
             _log.error("dkim.keys_refused", text=f"{error}; the keys read before go on signing")
             return
+        self._rules, self._table = rules, table
         self._kept = OrderedDict()  # another one: this is a thread, and the loop uses that one
+        self.has_keys = bool(self._settings.dkim_keys)
         _log.info("dkim.keys_changed", keys=len(self._settings.dkim_keys))
         for doubt in doubts:
             _log.warning("dkim.key_doubtful", text=doubt)
+
+    def _read_tables(self) -> bool:
+        """Read the configuration file again; whether what it says of keys is something else."""
+        read = load_settings(environ=self._environ)
+        old = self._settings
+        self._settings = msgspec.structs.replace(old, dkim=read.dkim, dkim_keys=read.dkim_keys)
+        self._seen = self._fingerprints()
+        return self._settings != old
+
+    def _fingerprints(self) -> list[tuple[int, int, int] | None]:
+        """What tells a changed configuration file, and changed files of keys; None: not there."""
+        files = [self._config, *(table.file for table in self._settings.dkim_keys)]
+        return [_fingerprint(path) if path else None for path in files]
 
     def close(self) -> None:
         """End the threads."""
@@ -120,8 +146,11 @@ class Signer:
 
 
 def signer_of(settings: Settings) -> Signer | None:
-    """The signer of the settings; None where there is no key, and so nothing to do."""
-    return Signer(settings) if settings.dkim_keys else None
+    """The signer of the settings; None where there is no key, and none can come.
+
+    Without a configuration file there are no keys.
+    """
+    return Signer(settings) if settings.dkim_keys or os.environ.get("RELAY_CONFIG") else None
 
 
 def signing_rules(settings: Settings) -> SigningRules:
@@ -234,11 +263,6 @@ def _refuse_twins(tables: Sequence[KeySettings]) -> None:
                 f"dkim_keys[{seen[name]}] already; give each key a selector of its own"
             )
         seen[name] = number
-
-
-def _fingerprints(settings: Settings) -> list[tuple[int, int, int] | None]:
-    """What tells a changed file; None: it is not there."""
-    return [_fingerprint(table.file) for table in settings.dkim_keys]
 
 
 def _fingerprint(path: str) -> tuple[int, int, int] | None:

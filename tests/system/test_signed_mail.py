@@ -127,8 +127,10 @@ async def test_receiver_verifies_signatures_with_the_published_keys_and_sees_our
         "x@elsewhere.test",
     }
 
-    new = make_key("example.org", "e1", "ed25519")
+    new = make_key("example.org", "e2", "ed25519")
     write_key(tmp_path, new)
+    path = tmp_path / "relay.toml"
+    path.write_text(path.read_text().replace('"e1', '"e2'))
     counted: dict[tuple[str, ...], int] = {}
     async with asyncio.timeout(WAIT_S):
         while not (counted.get(("no",)) == 1 and counted.get(("yes",), 0) >= 5):

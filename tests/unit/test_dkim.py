@@ -7,6 +7,8 @@ import hashlib
 import os
 import re
 import time
+from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import dkim
@@ -30,6 +32,8 @@ from relay.smtp.dkim_key import DkimKey, make_key
 
 MESSAGES = 10_000 if os.environ.get("RELAY_TEST_PROFILE") == "thorough" else 1_000
 CASES = 10
+#: Messages whose signatures were good, by case.
+VERIFIED = Counter[int]()
 FORMS = ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple")
 RSA = make_key("example.org", "rsa2026", "rsa")
 ED25519 = make_key("example.org", "ed2026", "ed25519")
@@ -97,13 +101,17 @@ def on_the_wire(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("case", range(CASES))
 def test_dkim_signatures_of_generated_messages_are_verified_by_another_implementation(
-    case: int,
+    case: int, tell: Callable[[object], None]
 ) -> None:
     random = Random(case)
     for number in range(MESSAGES // CASES):
         content = a_message(random)
         signed = sign(content, [RSA, ED25519], rules(random.choice(FORMS)), now=time.time())
         assert verdicts(on_the_wire(signed + content)) == [True, True], (case, number, content)
+        VERIFIED[case] += 1
+    if case == CASES - 1:
+        messages = VERIFIED.total()
+        tell(f"dkim: {2 * messages} signatures of {messages} generated messages verified by dkimpy")
 
 
 MESSAGE = (

@@ -132,6 +132,76 @@ async def test_sign_takes_up_a_key_that_was_changed_and_keeps_it_over_a_broken_o
     signer.close()
 
 
+def table_of(*selectors: str, domain: str = "example.org", more: str = "") -> str:
+    """The tables of keys in the files named after their selectors."""
+    return "".join(
+        f'[[dkim_keys]]\ndomain = "{domain}"\nselector = "{name}"\nfile = "{name}.pem"\n{more}'
+        for name in selectors
+    )
+
+
+async def signed_by(signer: Signer) -> list[bytes]:
+    """The selectors of the good signatures that the message gets now."""
+    signed = await signer.sign([MESSAGE])
+    return selectors(signed[MESSAGE.queue_id].content) if signed else []
+
+
+async def test_sign_takes_up_tables_of_the_configuration_file_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text("")
+    environ = {"RELAY_CONFIG": str(path)}
+    (tmp_path / "r1.pem").write_bytes(RSA.pem())
+    (tmp_path / "r1.pem").chmod(0o600)
+    signer = Signer(load(environ=environ).settings, environ)
+    assert not signer.has_keys and await signed_by(signer) == []
+
+    def after(text: str) -> list[str]:
+        """What is logged when the file has become this."""
+        path.write_text(text)
+        with structlog.testing.capture_logs() as lines:
+            signer.look()
+            signer.look()
+        return [f"{line['event']} {line.get('text', '')}".strip() for line in lines]
+
+    assert after(table_of("r1")) == ["dkim.keys_changed"]
+    assert signer.has_keys and await signed_by(signer) == [b"r1"]
+    assert after("[up]\n" + table_of("r1").replace("r1.pem", "r1.pem")) == []
+    (refused,) = after(table_of("r1", "e1"))
+    assert refused.startswith("dkim.keys_refused") and "e1.pem cannot be read" in refused
+    assert await signed_by(signer) == [b"r1"]
+    (tmp_path / "e1.pem").touch(mode=0o600)
+    (tmp_path / "e1.pem").write_bytes(ED25519.pem())
+    assert after(path.read_text()) == ["dkim.keys_changed"]
+    assert await signed_by(signer) == [b"r1", b"e1"]
+    (refused,) = after("[[dkim_keys]\n")
+    assert refused.startswith("dkim.keys_refused") and str(path) in refused
+    (refused,) = after(table_of("e1") + '[dkim]\nsign = ["received"]\n')
+    assert "dkim.sign: received changes on the way" in refused
+    assert await signed_by(signer) == [b"r1", b"e1"]
+    assert after(table_of("e1") + "[dkim]\noversign = ['from']\nsign = []\n") == [
+        "dkim.keys_changed"
+    ]
+    (signed,) = (await signer.sign([MESSAGE])).values()
+    assert b"h=from:from;" in signed.content and selectors(signed.content) == [b"e1"]
+    path.unlink()
+    signer.look()
+    assert await signed_by(signer) == [b"e1"]
+    assert after("") == ["dkim.keys_changed"]
+    assert not signer.has_keys and await signed_by(signer) == []
+    signer.close()
+
+
+async def test_sign_uses_the_keys_of_a_tenant_for_its_mail_alone(keys: Settings) -> None:
+    signer = Signer(of(keys, 1, tenant="acme"))
+    mine = msgspec.structs.replace(MESSAGE, queue_id="1" * 20, tenant="acme")
+    signed = await signer.sign([MESSAGE, mine])
+    assert selectors(signed[MESSAGE.queue_id].content) == [b"r1"]
+    assert selectors(signed[mine.queue_id].content) == [b"e1"]
+    signer.close()
+
+
 def test_key_is_read_from_a_variable_with_or_without_line_ends(keys: Settings) -> None:
     settings = of(keys, 1, file="", variable="DKIM_KEY")
     for text in (ED25519.pem().decode(), ED25519.pem().decode().replace("\n", "\\n")):
