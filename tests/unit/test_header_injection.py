@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 import pytest
 
+from relay.ingress import field_value
 from relay.ingress.draft import RawMessage, draft_of_message, draft_of_raw
 from relay.ingress.labels import Labels
 from relay.ingress.message import Attachment, Mailbox, Message
@@ -16,7 +17,7 @@ from relay.ingress.report_fields import ReportFields
 from relay.ingress.submit import Draft, Submitter
 from relay.ingress.trace import Origin
 from relay.model.address import parse_address
-from relay.model.errors import SubmissionRefused
+from relay.model.errors import RelayError, SubmissionRefused
 from relay.policy.route import RouteTable
 from relay.settings.schema import Delivery, Settings
 from relay.smtp.header_block import scan
@@ -123,3 +124,12 @@ def test_name_that_an_smtp_client_gives_itself_stays_in_its_place(hello: str) ->
     received = scan(content).first("received")
     assert received is not None and received.startswith("from ")
     assert received.count("(") == 2  # ours
+
+
+def test_header_block_that_is_not_as_meant_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were a check of a field forgotten, the block as it would leave still tells."""
+    message = Message(from_="a@b.test", to="ann@x.test", subject="hi", text="hello")
+    for made in ("Subject: hi\r\nEvil: yes", "Subject: hi\r\n\r\nevil", "Subject hi", ""):
+        monkeypatch.setattr(field_value, "unstructured", lambda *_, made=made: made)
+        with pytest.raises(RelayError, match="header block is not as meant"):
+            draft_of_message(message, ingress="http", hostname="relay.example")
