@@ -107,12 +107,10 @@ class Supply:
         self._loads += loads
         late = context.without_session(expired, EXPIRED, State.EXPIRED)
         await context.settle(late, expired.messages)
-        if carrier.is_7bit_only:
-            await context.convert(loads)
         await context.sign(loads)
 
     async def _convert(self, loads: list[Load]) -> None:
-        """What was claimed and signed for a host with 8BITMIME goes to one without it."""
+        """Make 7-bit what the host could not take; its signatures are made anew."""
         await self._context.sign(await self._context.convert(loads))
 
     async def _give_back(self, loads: list[Load]) -> None:

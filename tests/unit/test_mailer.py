@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from scripted_smtp import Certificate, Peer, ScriptedServer
+from scripted_smtp import Certificate, Peer, Script, ScriptedServer
 
 from relay.mailer import (
     AsyncSmtpClient,
@@ -586,6 +586,48 @@ async def one_message(peer: Peer) -> None:
 def test_message_in_one_call() -> None:
     with Threaded(one_message) as address:
         assert send_mail(address, "a@b.test", ["x@y.test"], MESSAGE) == {}
+
+
+def taken_after_login(*, starttls: Certificate | None = None) -> Script:
+    """Takes one message from who logs in, under STARTTLS where it has a certificate."""
+
+    async def script(peer: Peer) -> None:
+        if starttls is not None:
+            await peer.hello("STARTTLS")
+            await peer.starttls(starttls.server)
+            await peer.hello_again("AUTH PLAIN", "PIPELINING")
+        else:
+            await peer.hello("AUTH PLAIN", "PIPELINING")
+        assert await peer.hear() == "AUTH PLAIN AG1lAHNlY3JldA=="
+        await peer.say("235 2.7.0 in")
+        for command in ("MAIL FROM:<a@b.test>", "RCPT TO:<x@y.test>", "RCPT TO:<no@y.test>"):
+            assert await peer.hear() == command
+        await peer.say("250 ok", "250 ok", "550 5.1.1 nobody")
+        await peer.hear("DATA")
+        await peer.say("354 go")
+        assert await peer.content() == ON_WIRE
+        await peer.say("250 taken")
+        await peer.goodbye()
+
+    return script
+
+
+@pytest.mark.parametrize("starts", [True, False])
+async def test_message_in_one_call_goes_under_tls_and_after_the_login(
+    trusted: Certificate, starts: bool
+) -> None:
+    script = taken_after_login(starttls=trusted if starts else None)
+    tls = None if starts else trusted.server
+    async with ScriptedServer(script, tls=tls).running() as server:
+        refused = await async_send_mail(
+            f"localhost:{server.port}",
+            "a@b.test",
+            ["x@y.test", "no@y.test"],
+            MESSAGE,
+            auth=PasswordAuth("me", "secret", "localhost"),
+            tls=not starts,
+        )
+    assert {path: reply.code for path, reply in refused.items()} == {"no@y.test": 550}
 
 
 def test_client_without_an_event_loop_has_the_same_methods() -> None:
