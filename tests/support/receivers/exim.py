@@ -84,7 +84,7 @@ class EximReceiver(RootedReceiver):
     packages = ("exim4-daemon-light",)
     recipient_field = b"Envelope-to"
     tls_in_trace = re.compile(rb"\(TLS(?P<version>1\.\d)\)\s+tls\s+TLS_\w*?(?P<cipher>AES\w+)")
-    login_in_trace = b"with esmtpsa "
+    login_in_log = rf"<= .* A=(\w+):{USER} "
     eight_bit_in_log = " M8S=8"
     pipelining_in_log = r"<= .* L\.? S="
     chunks_in_log = r"<= .* K S=9\d{6} "

@@ -33,7 +33,7 @@ class OpenSmtpdReceiver(RootedReceiver):
     packages = ("opensmtpd",)
     recipient_field = b"Delivered-To"
     tls_in_trace = re.compile(rb"\((?P<version>TLSv1\.\d):(?P<cipher>[^:]+):")
-    login_in_trace = b"auth=yes"
+    login_in_log = rf"smtp authentication user={USER} result=(ok)"
     has_smtputf8 = False
     users = ("opensmtpd", "opensmtpq")
     program = ("/usr/sbin/smtpd", "-d", "-v")

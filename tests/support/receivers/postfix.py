@@ -19,7 +19,6 @@ virtual_mailbox_limit = 0
 message_size_limit = 20000000
 smtpd_error_sleep_time = 0
 smtpd_tls_received_header = yes
-smtpd_sasl_authenticated_header = yes
 smtpd_tls_session_cache_database = btree:{base}/own/data/sessions
 smtpd_sasl_local_domain = postfix.example
 """
@@ -49,7 +48,7 @@ class PostfixReceiver(Receiver):
     packages = PACKAGES
     recipient_field = b"Delivered-To"
     tls_in_trace = re.compile(rb"using (?P<version>TLSv1\.\d) with cipher (?P<cipher>\S+)")
-    login_in_trace = f"(Authenticated sender: {USER}@".encode()
+    login_in_log = rf"client=.* sasl_method=(\S+), sasl_username={USER}@"
     closing_in_log = "too many errors after RCPT"
     chunks_in_log = r" bdat=\d\d"
 

@@ -123,8 +123,8 @@ class Receiver:
     recipient_field: bytes
     #: How its trace tells the TLS version and, as `cipher`, the end of the name of the cipher.
     tls_in_trace: re.Pattern[bytes]
-    #: How its trace, or nothing, tells that there was a login.
-    login_in_trace: bytes
+    #: How its log tells that USER logged in, and by which mechanism.
+    login_in_log: str
     has_smtputf8 = True
     #: How its log tells of BODY=8BITMIME, of pipelined commands, of BDAT, and that it closed a
     #: session for many refusals; empty: not at all.
@@ -201,12 +201,13 @@ class Receiver:
         """What it wrote of itself."""
         raise NotImplementedError
 
-    def until_logged(self, pattern: str) -> None:
+    def until_logged(self, pattern: str) -> re.Match[str]:
         """Wait until its log has a line of the pattern."""
         deadline = time.monotonic() + WAIT_S
-        while not re.search(pattern, self.log(), re.M):
+        while (found := re.search(pattern, self.log(), re.M)) is None:
             assert time.monotonic() < deadline, f"no {pattern}: {self.log()[-3000:]}"
             time.sleep(0.05)
+        return found
 
     def _certify(self) -> Certificates:
         authority = issue("Interop CA", ca=True)
