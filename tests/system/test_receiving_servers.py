@@ -98,6 +98,7 @@ async def relay(
         for host in (*CERTIFICATES, ALIAS):
             system.sink.set_dns(receiver.host(host), "A", "127.0.0.1")
         yield system
+        assert not receiver.repeated()
         assert not system.complaints()
 
 

@@ -19,6 +19,7 @@ class RootedReceiver(Receiver):
 
     users: tuple[str, ...]
     program: tuple[str, ...]
+    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def etc(self) -> Path:
@@ -46,8 +47,9 @@ class RootedReceiver(Receiver):
 
     def stop(self) -> None:
         # The kernel ends what unshare started, and then all that descends from it.
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     @property
     def output(self) -> Path:

@@ -51,6 +51,7 @@ class PostfixReceiver(Receiver):
     login_in_log = rf"client=.* sasl_method=(\S+), sasl_username={USER}@"
     closing_in_log = "too many errors after RCPT"
     chunks_in_log = r" bdat=\d\d"
+    _own: "_Own | None" = None
 
     def lay_out(self) -> None:
         ports, files = self.ports, self.certificates
@@ -90,10 +91,12 @@ class PostfixReceiver(Receiver):
         give(self.base / "sasldb")
 
     def run(self) -> subprocess.Popen[bytes]:
+        assert self._own is not None
         return self._own.start()
 
     def stop(self) -> None:
-        self._own.stop()
+        if self._own is not None:
+            self._own.stop()
 
     def log(self) -> str:
         return (self.base / "own/log/maillog").read_text(errors="replace")

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -125,10 +126,10 @@ class Receiver:
     tls_in_trace: re.Pattern[bytes]
     #: How its log tells that USER logged in, and by which mechanism.
     login_in_log: str
-    has_smtputf8 = True
     #: How its log tells of BODY=8BITMIME, of pipelined commands, of BDAT, and that it closed a
     #: session for many refusals; empty: not at all.
     eight_bit_in_log = pipelining_in_log = chunks_in_log = closing_in_log = ""
+    has_smtputf8 = True
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -256,6 +257,12 @@ class Receiver:
             time.sleep(0.05)
         assert {one.reverse_path for one in found} == {""}
         return found
+
+    def repeated(self) -> list[str]:
+        """Who has the same message more than once."""
+        self._look()
+        counted = Counter((one.recipient, one.content) for one in self._read.values())
+        return [recipient for (recipient, _), count in counted.items() if count > 1]
 
     def _look(self) -> None:
         for path in (self.maildir / "new").iterdir():
