@@ -348,6 +348,8 @@ class Lanes:
             return not self.is_draining
         state, task = self._lanes[lane], asyncio.current_task()
         assert task is not None
+        if state.is_asked:
+            return not self.is_draining
         try:
             async with asyncio.timeout(self._worker.idle_session) as patience:
                 self._idle[task] = (state, patience)

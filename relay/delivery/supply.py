@@ -23,14 +23,21 @@ class Supply:
         self._context = context
         self._loads: deque[Load] = deque()
         self._current: Load | None = None
+        self._has_all = False
         #: What was claimed last.
         self.claim = Claim()
 
     async def take(self) -> Load | None:
-        """The next load; None: there is nothing to claim at present."""
+        """The next load; None: there is nothing to claim at present.
+
+        Where the last claim took all there was, no other finds that out: who brings mail offers it.
+        """
         if self._carrier.is_parked and not self._goes_on():
             await self._give_back(list(self._loads))
             self._carrier.is_parked = False
+        if self._has_all and not self._loads:
+            self._has_all = False
+            return None
         while not self._loads:
             await self._claim()
             if not self.claim.messages:
@@ -99,6 +106,7 @@ class Supply:
         )
         context.noticed(self._lane, claim, carrier.plan)
         self.claim = claim
+        self._has_all = bool(claim.messages) and claim.backlog == 0
         live, expired = without_expired(claim, context.now())
         size = carrier.plan.shape.recipients_per_transaction
         loads = list(loads_of(live, size, context.directory.reverse_paths))

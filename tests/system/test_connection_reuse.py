@@ -43,6 +43,9 @@ async def test_idle_connection_takes_the_next_message(start: Start) -> None:
     assert [(one.session, one.transaction) for one in seen] == [
         (seen[0].session, number) for number in (1, 2, 3)
     ]
+    lanes = await system.store.wire.call("KEYS", system.store.p + "ln:*")
+    claims = await system.store.wire.call("HGET", lanes[0], "k")
+    assert (len(lanes), int(claims)) == (1, 3), "no claim found out that there was no more"
 
 
 @pytest.mark.client_row("C89")

@@ -25,6 +25,13 @@ class Sessions:
         #: Sessions of tarpits wait for that while they open.
         self.speaks = asyncio.Event()
 
+    async def serve_once(self, lane: str) -> Taken:
+        """Claim once, send that when it may go on, and look whether there is more."""
+        self.lanes.noticed(lane, Claim(messages=(object(),)))  # type: ignore[arg-type]
+        await self.goes_on.wait()
+        self.looks += await self.lanes.await_work(lane, Claim())
+        return Taken("ok")
+
     async def serve(self, lane: str) -> Taken:
         if lane.startswith("tarpit"):
             await self.speaks.wait()
@@ -107,6 +114,22 @@ async def test_offer_to_a_session_that_stays_busy_opens_another(
     assert busy.lanes.sessions == 2, "one more for both offers"
     busy.goes_on.set()
     await settled()
+
+
+@pytest.mark.parametrize("offers", [0, 1, 2])
+async def test_session_claims_again_at_once_only_if_mail_was_offered_while_it_was_busy(
+    offers: int,
+) -> None:
+    sessions = Sessions()
+    sessions.lanes = Lanes(Worker(), sessions.serve_once)
+    sessions.lanes.offer(LANE)
+    await settled()
+    for _ in range(offers):
+        assert sessions.lanes.offer(LANE)
+    sessions.goes_on.set()
+    await settled()
+    assert sessions.looks == (1 if offers else 0)
+    assert sessions.lanes.sessions == (0 if offers else 1), "without an offer it is idle"
 
 
 async def test_idle_sessions_end_for_lanes_that_found_no_room() -> None:
