@@ -59,12 +59,7 @@ class Security(msgspec.Struct, frozen=True):
     next_hop: str = ""
 
     def __str__(self) -> str:
-        parts = [self.tls.value]
-        if self.mta_sts:
-            parts.append("mta-sts" if self.mta_sts == _ALL else f"mta-sts.{self.mta_sts}")
-        if self.dane:
-            parts.append(f"dane.{self.next_hop}" if self.next_hop else "dane")
-        return "+".join(parts)
+        return "+".join((self.tls.value, *self._by_policy, *self._by_records))
 
     @classmethod
     def parse(cls, text: str) -> "Security":
@@ -106,12 +101,23 @@ class Security(msgspec.Struct, frozen=True):
 
     @property
     def demands(self) -> tuple[str, ...]:
-        """What is demanded beyond TLS where it is offered: by whom (mta-sts), else how much."""
-        if self.is_by_mta_sts:
-            demanded: tuple[str, ...] = ("mta-sts",)
-        else:
-            demanded = () if self.tls in _WEAK else (self.tls.value,)
-        return (*demanded, *(("dane",) if self.dane else ()))
+        """What is demanded beyond TLS where it is offered: by whom (`mta-sts`, with the digest of
+        the hosts that are left; `dane`), else how much."""
+        demanded = () if self.is_by_mta_sts or self.tls in _WEAK else (self.tls.value,)
+        by_policy = self._by_policy if self.is_by_mta_sts else ()
+        return (*demanded, *by_policy, *self._by_records)
+
+    @property
+    def _by_policy(self) -> tuple[str, ...]:
+        if not self.mta_sts:
+            return ()
+        return ("mta-sts" if self.mta_sts == _ALL else f"mta-sts.{self.mta_sts}",)
+
+    @property
+    def _by_records(self) -> tuple[str, ...]:
+        if not self.dane:
+            return ()
+        return (f"dane.{self.next_hop}" if self.next_hop else "dane",)
 
 
 _ALL, _TESTING = "all", "testing"

@@ -9,7 +9,9 @@ _KEY = re.compile(r"(?:[cm]:)?(site|provider|host|route):(.*)", re.DOTALL)
 #: `<source>:<site>`: the source may be an IPv6 address, the site is `<host>~…` or `<host>:<port>`.
 _SITE = re.compile(r"(.*):((?:\[[^\]]*\]|[^:\[\]]*):\d{1,5}|[^:]*~[^:]*)", re.DOTALL)
 #: Behind a site: what the mail that the key binds demands of TLS (`policy.tls.Security.demands`).
-_DEMANDS = re.compile(r"(?:~(?:required|verified|mta-sts|dane))+\Z")
+_DEMANDS = re.compile(
+    r"(?:~(?:required|verified|mta-sts(?:\.[0-9a-f]{8})?|dane(?:\.[a-z0-9_.-]+)?))+\Z"
+)
 _PORT = re.compile(r":\d{1,5}\Z")
 
 

@@ -67,6 +67,23 @@ async def test_tls_that_fails_a_demand_keeps_back_what_demands_it(context: Conte
     assert (await taken(context, plan("opportunistic"))).word == "ok"
 
 
+@pytest.mark.parametrize(
+    ("failed", "other"),
+    [
+        ("opportunistic+dane.a.test", "opportunistic+dane.b.test"),
+        ("verified+mta-sts.0a1b2c3d", "verified+mta-sts.4e5f6a7b"),
+        ("verified+mta-sts.0a1b2c3d", "verified+mta-sts"),
+    ],
+)
+async def test_tls_that_fails_what_one_domain_publishes_keeps_no_other_domain_back(
+    context: Context, failed: str, other: str
+) -> None:
+    key = context.tls_breaker(plan(failed))
+    await context.work.report(Report(breakers=((key, False, FAILED, "expired"),)))
+    assert (await taken(context, plan(failed))).reason == FAILED
+    assert (await taken(context, plan(other))).word == "ok"
+
+
 async def test_site_that_fails_mail_without_demands_keeps_all_back(context: Context) -> None:
     key = context.tls_breaker(plan("opportunistic"))
     await context.work.report(Report(breakers=((key, False, FAILED, "expired"),)))

@@ -128,10 +128,12 @@ def test_security_of_a_lane_survives_its_text_form() -> None:
     assert (str(plain), str(whole)) == ("opportunistic", "verified+mta-sts")
     assert str(part).startswith("verified+mta-sts.")
     both = msgspec.structs.replace(part, dane=True)
-    assert both.demands == ("mta-sts", "dane")
-    for security in (plain, whole, part, both, Security(TlsPolicy.REQUIRED, dane=True)):
+    named = msgspec.structs.replace(both, next_hop="a.test")
+    assert both.demands == (f"mta-sts.{part.mta_sts}", "dane")
+    assert named.demands == (f"mta-sts.{part.mta_sts}", "dane.a.test")
+    for security in (plain, whole, part, both, named, Security(TlsPolicy.REQUIRED, dane=True)):
         assert Security.parse(str(security)) == security
-    assert whole.demands == part.demands == ("mta-sts",)
+    assert (whole.demands, part.demands) == (("mta-sts",), (f"mta-sts.{part.mta_sts}",))
     assert plain.demands == ()
 
 
