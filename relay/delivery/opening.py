@@ -70,7 +70,7 @@ class Opening:
                 self._link.stream.abort()
             raise
         self._end_phase()
-        is_verified = link.stream.tls.get("verified") is True
+        is_verified = link.stream.tls.get("verified") is True and not self._dialogue.is_trial
         link.client.agree(Terms(self._dialogue.needs_8bitmime, is_verified))
         link.end_attempt()
         return link

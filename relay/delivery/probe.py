@@ -143,11 +143,20 @@ async def _dane(routed: Routed, directory: Directory) -> tuple[DaneReport, ...]:
     return tuple(one for one in found if one.records or one.problem)
 
 
+async def _published_tlsa(host: MxHost, resolver: Resolver) -> tuple[tuple[str, ...], bool]:
+    """The records under the name that the host is an alias of, else under its own."""
+    if alias_of := await resolver.alias_of(host.name):
+        records, authentic = await resolver.published_tlsa(alias_of, host.port)
+        if records and authentic:
+            return records, True
+    return await resolver.published_tlsa(host.name, host.port)
+
+
 async def _tlsa(host: MxHost, directory: Directory, *, heeded: bool) -> DaneReport:
     """What is published for a host and port, believed or not."""
     try:
-        records, authentic = await directory.resolver.published_tlsa(host.name, host.port)
-    except ResolverUnavailable as error:
+        records, authentic = await _published_tlsa(host, directory.resolver)
+    except (NoSuchDomain, ResolverUnavailable) as error:
         return DaneReport(host=host.name, problem=str(error))
     problem = ""
     if records and not heeded:

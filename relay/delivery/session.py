@@ -82,7 +82,11 @@ async def _open_verified_first(
 ) -> "Session":
     """A verified session, else what is demanded; it says why it could not be verified."""
     verified = msgspec.structs.replace(
-        dialogue, tls=TlsPolicy.VERIFIED, demanded_by=dialogue.tls.value, tries_verified=False
+        dialogue,
+        tls=TlsPolicy.VERIFIED,
+        demanded_by=dialogue.tls.value,
+        tries_verified=False,
+        is_trial=True,
     )
     try:
         return await open_session(endpoint, verified)

@@ -52,6 +52,8 @@ class Dialogue(msgspec.Struct, frozen=True):
     recipient domain's own policy that demands this of TLS. `chunking`: large content may go by
     BDAT. `needs_8bitmime`: 8-bit content goes only where 8BITMIME is offered. `tries_verified`:
     a verified session is tried first, and how that failed is told; `tls` is all that is demanded.
+    `is_trial`: it is this try: nothing vouches for the names of the hosts, so that even a verified
+    session is none that REQUIRETLS asks for (RFC 8689 §4.2.1).
     """
 
     hello_name: str
@@ -64,6 +66,7 @@ class Dialogue(msgspec.Struct, frozen=True):
     chunking: bool = True
     needs_8bitmime: bool = False
     tries_verified: bool = False
+    is_trial: bool = False
 
 
 class TransactionResult(msgspec.Struct, eq=False, kw_only=True):

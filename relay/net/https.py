@@ -6,14 +6,13 @@ certificate must be that of the named host; the caller bounds octets and time.
 
 import asyncio
 import importlib
-import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
 
-from relay.net.tls import failure_text, trusted_context
+from relay.net.tls import TrustedStore, failure_text, trusted_context, trusted_store
 
 _STEP_S = 10.0
 
@@ -84,9 +83,9 @@ def _failed(error: BaseException) -> HttpsFailed:
 
 def _context() -> ssl.SSLContext:
     """A context of its own: HTTP libraries set protocol names (ALPN) on it."""
-    return _fresh(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", ""))
+    return _made_for(trusted_store())
 
 
 @lru_cache(maxsize=2)
-def _fresh(cert_file: str, cert_dir: str) -> ssl.SSLContext:
-    return trusted_context(cert_file, cert_dir)
+def _made_for(store: TrustedStore) -> ssl.SSLContext:
+    return trusted_context(store)

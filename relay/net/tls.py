@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
@@ -83,10 +83,38 @@ def abort_transport(transport: asyncio.WriteTransport) -> None:
 
 
 def client_context(*, verified: bool) -> ResumingContext:
-    """The shared context of one kind; made once for each value of the two variables."""
-    if not verified:
-        return _unverified()
-    return _verified(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", ""))
+    """The shared context of one kind; made anew, without sessions, when the store has changed."""
+    return _verified(trusted_store()) if verified else _unverified()
+
+
+class TrustedStore(NamedTuple):
+    """Which certificates are trusted: a file or folder, else the system's; when it was changed."""
+
+    file: str
+    folder: str
+    changed: tuple[int, ...]
+
+
+def trusted_store() -> TrustedStore:
+    """The store that the two variables name, as it is now."""
+    file, folder = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+    watched = [file, folder] if file or folder else _system_store()
+    return TrustedStore(file, folder, tuple(_changed_at(path) for path in watched if path))
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _system_store() -> tuple[str, ...]:
+    """The files and folders of the system's store that exist."""
+    paths = ssl.get_default_verify_paths()
+    known = [path for path in (paths.cafile, paths.capath) if path]
+    return tuple(known or [bundle for bundle in _BUNDLES if Path(bundle).exists()][:1])
 
 
 @lru_cache(maxsize=1)
@@ -124,25 +152,26 @@ def _unverified() -> ResumingContext:
     return context
 
 
-@lru_cache(maxsize=8)
-def _verified(cert_file: str, cert_dir: str) -> ResumingContext:
-    return trusted_context(cert_file, cert_dir)
+@lru_cache(maxsize=4)
+def _verified(store: TrustedStore) -> ResumingContext:
+    return trusted_context(store)
 
 
-def trusted_context(cert_file: str, cert_dir: str) -> ResumingContext:
-    """A context that demands a certificate of this file or folder, or of the system's store.
+def trusted_context(store: TrustedStore) -> ResumingContext:
+    """A context that demands a certificate of the store, for a name among its alternative ones.
 
-    ConfigError where they cannot be read.
+    The common name is no host name (RFC 9525 §2). ConfigError where the store cannot be read.
     """
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
     try:
-        if cert_file or cert_dir:
-            context.load_verify_locations(cert_file or None, cert_dir or None)
+        if store.file or store.folder:
+            context.load_verify_locations(store.file or None, store.folder or None)
         else:
             _load_system_store(context)
     except (OSError, ssl.SSLError) as error:
-        where = cert_file or cert_dir or "the system's certificate store"
+        where = store.file or store.folder or "the system's certificate store"
         raise ConfigError(f"cannot read certificates from {where}: {error}") from error
     return context
 
@@ -150,12 +179,9 @@ def trusted_context(cert_file: str, cert_dir: str) -> ResumingContext:
 def _load_system_store(context: ssl.SSLContext) -> None:
     context.set_default_verify_paths()
     paths = ssl.get_default_verify_paths()
-    if paths.cafile or paths.capath:
-        return
-    for bundle in _BUNDLES:
-        if Path(bundle).exists():
+    if not (paths.cafile or paths.capath):
+        for bundle in _system_store():
             context.load_verify_locations(bundle)
-            return
 
 
 def tls_info(tls: ssl.SSLObject | None) -> dict[str, str | bool]:

@@ -104,6 +104,31 @@ async def test_verified_tls_takes_a_certificate_of_the_store_with_the_right_name
         await deliver(session)
 
 
+@pytest.mark.parametrize(("is_demanded", "final"), [(True, 250), (False, None)])
+async def test_session_that_is_verified_by_way_of_trial_is_none_that_requiretls_asks_for(
+    trusted: Certificate, is_demanded: bool, final: int | None
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.starttls(trusted.server)
+        await peer.hello_again("PIPELINING", "REQUIRETLS")
+        if is_demanded:
+            await peer.take()
+        await peer.goodbye()
+
+    tls = TlsPolicy.VERIFIED if is_demanded else TlsPolicy.OPPORTUNISTIC
+    async with ScriptedServer(script).running() as server:
+        session = await opened(server, dialogue(tls, tries_verified=not is_demanded))
+        assert session.tls["verified"] is True
+        message = Transaction(
+            "a@relay.test", ("b@mx.test",), b"Subject: x\r\n\r\nhi\r\n", requires_tls=True
+        )
+        result = await session.transact(message)
+        assert (result.final.code if result.final else None) == final
+        assert result.is_local is not is_demanded
+        await session.close()
+
+
 @pytest.mark.client_row("C40")
 async def test_verified_tls_refuses_another_name(trusted: Certificate) -> None:
     server = ScriptedServer(encrypted(trusted))

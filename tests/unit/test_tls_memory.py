@@ -1,8 +1,11 @@
 """What one connection leaves to the next: TLS sessions, and hosts whose TLS is broken."""
 
+import os
+import ssl
 from pathlib import Path
 
 import pytest
+from certificates import issue
 from scripted_smtp import Certificate, Peer, ScriptedServer
 
 from relay.delivery.broken_hosts import BrokenHosts
@@ -216,3 +219,45 @@ async def test_testing_mode_delivers_in_clear_to_whom_has_no_tls_and_says_why() 
         assert "502" in session.unverified_because
         await deliver(session)
     assert server.connections == 2
+
+
+async def test_store_that_has_changed_is_read_again_and_what_it_vouched_for_is_not_resumed(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    strict, kept = dialogue(TlsPolicy.VERIFIED), certificate.file.read_bytes()
+    client_context(verified=True).forget("mx.test")
+    async with ScriptedServer(encrypted(certificate)).running() as server:
+        for _ in range(2):
+            session = await open_session(endpoint(server), strict)
+            await deliver(session)
+        assert session.tls["resumed"] is True
+        certificate.file.write_bytes(Certificate(tmp_path, "stranger.test").file.read_bytes())
+        os.utime(certificate.file, ns=(1, 1))
+        with pytest.raises(SessionFailed, match="certificate not accepted"):
+            await open_session(endpoint(server), strict)
+        certificate.file.write_bytes(kept)
+        os.utime(certificate.file, ns=(2, 2))
+        session = await open_session(endpoint(server), strict)
+        assert session.tls["resumed"] is False
+        await deliver(session)
+
+
+async def test_common_name_of_a_certificate_is_no_host_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = issue("root", ca=True)
+    store = tmp_path / "root.pem"
+    store.write_bytes(root.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(store))
+    for names, is_taken in (((), False), (("mx.test",), True)):
+        context = issue("mx.test", *names, issuer=root).server(tmp_path, root)
+
+        async def script(peer: Peer, context: ssl.SSLContext = context) -> None:
+            await peer.hello("STARTTLS")
+            await peer.starttls(context)
+            await peer.reader.readline()
+
+        async with ScriptedServer(script).running() as server:
+            with pytest.raises(SessionFailed) as caught:
+                await open_session(endpoint(server), dialogue(TlsPolicy.VERIFIED))
+        assert ("certificate not accepted" in str(caught.value)) is not is_taken
