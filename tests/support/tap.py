@@ -1,4 +1,4 @@
-"""Stands between a client and an SMTP server and keeps what is said, and in which turns."""
+"""Stands between a client and an SMTP server and keeps what is said."""
 
 import asyncio
 import contextlib
@@ -11,47 +11,39 @@ _KEPT = 64 * 1024
 
 
 class Overheard:
-    """One connection: what both sides said, in the order in which it was said."""
+    """One connection: what each side said."""
 
     def __init__(self) -> None:
-        self._turns: list[tuple[str, bytes]] = []
-        self._left = {"client": _KEPT, "server": _KEPT}
+        self._said = {"client": bytearray(), "server": bytearray()}
+        self.is_in_rcpt = asyncio.Event()
 
     def add(self, side: str, octets: bytes) -> None:
         """Keep what a side said, as far as there is room."""
-        kept = octets[: self._left[side]]
-        self._left[side] -= len(kept)
-        if kept:
-            self._turns.append((side, kept))
+        said = self._said[side]
+        said += octets[: _KEPT - len(said)]
+        if side == "client" and b"\r\nRCPT TO" in said.upper():
+            self.is_in_rcpt.set()
 
     def said(self, side: str) -> bytes:
         """All that one side said."""
-        return b"".join(octets for who, octets in self._turns if who == side)
+        return bytes(self._said[side])
 
     def commands(self, verb: str) -> list[str]:
         """The client's commands that begin so."""
         lines = self.said("client").decode("utf-8", "replace").split("\r\n")
         return [line for line in lines if line.upper().startswith(verb)]
 
-    @property
-    def is_pipelined(self) -> bool:
-        """Whether RCPT left before anything was answered to MAIL (RFC 2920)."""
-        before_reply = b""
-        for side, octets in self._turns:
-            if side == "client":
-                before_reply += octets
-            elif b"MAIL FROM" in before_reply.upper():
-                break
-            else:
-                before_reply = b""
-        return b"RCPT TO" in before_reply.upper()
-
 
 class Tap:
-    """Passes octets both ways between clients and a server of this machine."""
+    """Passes octets both ways between clients and a server of this machine.
+
+    While `holds_replies`, nothing that is answered to MAIL passes before RCPT has come: only who
+    sends the envelope in one piece (RFC 2920) gets on.
+    """
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
+        self.holds_replies = False
         self._overheard: list[Overheard] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = free_port()
@@ -83,20 +75,26 @@ class Tap:
         upstream, server = await asyncio.open_connection("127.0.0.1", self._server_port)
         try:
             await asyncio.gather(
-                _pass(reader, server, heard, "client"), _pass(upstream, writer, heard, "server")
+                self._pass(reader, server, heard, "client"),
+                self._pass(upstream, writer, heard, "server"),
             )
         finally:
             server.close()
             writer.close()
 
-
-async def _pass(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: Overheard, side: str
-) -> None:
-    with contextlib.suppress(ConnectionError):
-        while octets := await reader.read(1 << 20):
-            heard.add(side, octets)
-            writer.write(octets)
-            await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.write_eof()
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        heard: Overheard,
+        side: str,
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while octets := await reader.read(1 << 20):
+                heard.add(side, octets)
+                if side == "server" and self.holds_replies and heard.commands("MAIL"):
+                    await heard.is_in_rcpt.wait()
+                writer.write(octets)
+                await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.write_eof()
