@@ -62,7 +62,8 @@ def neighbour_postfix(
     """
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     # Not in the test's folder: the queue's owner could not get there.
-    with tempfile.TemporaryDirectory(prefix="relay-postfix-") as folder:
+    # Processes that were killed may hold on to files for a moment.
+    with tempfile.TemporaryDirectory(prefix="relay-postfix-", ignore_cleanup_errors=True) as folder:
         base = Path(folder) / "postfix"
         with fetched_packages():
             postfix = Neighbour(home / "relay-bench", base, port=port, receiver=receiver)

@@ -4,10 +4,14 @@ It is a mount namespace where our files lie over the system's; only their proces
 """
 
 import functools
+import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
+from bench.processes import arguments_of_children
+from tests.support import processes
 from tests.support.receivers.receiver import Receiver, why_not
 
 #: User and group ids that nobody has.
@@ -36,20 +40,15 @@ class RootedReceiver(Receiver):
         return why_not("unshare", "mount") or cannot_mount()
 
     def run(self) -> subprocess.Popen[bytes]:
-        with self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*self._apart(), *self.program],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        self._process = processes.start([*self._apart(), *self.program], log=self.output)
         return self._process
 
     def stop(self) -> None:
-        # The kernel ends what unshare started, and then all that descends from it.
+        # With the first process of a namespace end all others, and then unshare.
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            for child in arguments_of_children(self._process.pid):
+                os.kill(child, signal.SIGKILL)
+            self._process.wait(20)
 
     @property
     def output(self) -> Path:
@@ -73,7 +72,9 @@ class RootedReceiver(Receiver):
         mounts = [laid_over(self.root / "usr", "/usr"), laid_over(self.etc, "/etc")]
         mounts += [f"mount --bind {self.var / 'run'} /run", f"mount --bind {self.var} /var"]
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        return [*apart, "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "own-root"]
+        # The shell stays, as the first process: unlike Exim, it can be told to end with unshare.
+        script = " && ".join([*mounts, '"$@"']) + "; exit $?"
+        return [*apart, "sh", "-c", script, "own-root"]
 
 
 def laid_over(ours: Path, theirs: str) -> str:

@@ -321,7 +321,10 @@ def why_not(*commands: str) -> str:
 def running(make: Callable[[Path], Receiver]) -> Iterator[Receiver]:
     """A started server in a folder of its own, ended afterwards."""
     # Not in the test's folder: the owner of the mail could not get there.
-    with tempfile.TemporaryDirectory(prefix="relay-receiver-") as folder:
+    # Processes that were killed may hold on to files for a moment.
+    with tempfile.TemporaryDirectory(
+        prefix="relay-receiver-", ignore_cleanup_errors=True
+    ) as folder:
         with fetched_packages():
             receiver = make(Path(folder))
         try:
