@@ -11,6 +11,7 @@ import os
 import shutil
 import smtplib
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,19 @@ from bench.debian import PackagesUnavailable, unpacked
 NODEMAILER = "9.1.1"
 _TIMEOUT_S = 60
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "relay-bench"
+
+_MSMTPRC = """\
+account default
+host 127.0.0.1
+port {port}
+from {sender}
+domain client.test
+undisclosed_recipients off
+remove_bcc_headers off
+set_from_header off
+set_date_header off
+set_msgid_header off
+"""
 
 #: Reads a mail from standard input as JSON and says what came of it, as JSON.
 _NODEMAILER = """\
@@ -82,18 +96,15 @@ def by_swaks(mail: Mail, port: int) -> Told:
 def by_msmtp(mail: Mail, port: int) -> Told:
     """msmtp in the place of sendmail, with nothing of the header changed."""
     root = msmtp()
-    command = [
-        f"{root}/usr/bin/msmtp",
-        "--host=127.0.0.1",
-        f"--port={port}",
-        f"--from={mail.sender}",
-    ]
-    command += ["--domain=client.test", "--undisclosed-recipients=off", "--remove-bcc-headers=off"]
-    command += [f"--set-{field}-header=off" for field in ("from", "date", "msgid")]
-    command += [f"--dsn-notify={mail.notify.lower()}"] if mail.notify else []
-    command += [f"--dsn-return={mail.ret.lower()}"] if mail.ret else []
     libraries = map(str, [*root.glob("usr/lib/*-linux-gnu"), *root.glob("lib/*-linux-gnu")])
-    return _run([*command, "--", *mail.to], mail.content, LD_LIBRARY_PATH=":".join(libraries))
+    with tempfile.NamedTemporaryFile("w", suffix=".msmtprc") as configuration:
+        configuration.write(_MSMTPRC.format(port=port, sender=mail.sender))
+        configuration.flush()
+        command = [f"{root}/usr/bin/msmtp", f"--file={configuration.name}"]
+        command += [f"--dsn-notify={mail.notify.lower()}"] if mail.notify else []
+        command += [f"--dsn-return={mail.ret.lower()}"] if mail.ret else []
+        command += ["--", *mail.to]
+        return _run(command, mail.content, LD_LIBRARY_PATH=":".join(libraries))
 
 
 def by_nodemailer(mail: Mail, port: int) -> Told:

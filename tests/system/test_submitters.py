@@ -350,6 +350,26 @@ async def test_what_a_submitter_composed_is_read_as_it_was_meant(road: Road, nam
     assert attached.get_content() == bytes(range(256))
 
 
+async def test_one_connection_takes_several_messages_and_refusals_between(road: Road) -> None:
+    first, refused, last = mail_to("ann@shop.test"), mail_to(LITERAL), mail_to("cy@shop.test")
+
+    def submit() -> None:
+        with smtplib.SMTP("127.0.0.1", road.tap.port, "client.test", 60) as client:
+            assert client.sendmail(first.sender, first.to, first.content) == {}
+            with pytest.raises(smtplib.SMTPRecipientsRefused):
+                client.sendmail(refused.sender, refused.to, refused.content)
+            with pytest.raises(smtplib.SMTPSenderRefused):
+                client.sendmail(refused.sender, last.to, b"x" * (LIMIT + 1))
+            assert client.sendmail(last.sender, last.to, last.content) == {}
+
+    await asyncio.to_thread(submit)
+    for mail in (first, last):
+        ((_, content),) = await road.delivered(mail, *mail.to)
+        assert content == mail.content
+    assert await road.is_unknown(refused)
+    assert road.overheard(first) is road.overheard(last)
+
+
 # The last one: the listener needs a moment to believe that there is room again.
 @each(*ALL)
 async def test_a_refusal_for_now_leaves_the_mail_with_the_submitter(road: Road, name: str) -> None:
