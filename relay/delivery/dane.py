@@ -23,10 +23,11 @@ _AT_LEAST_REQUIRED = {
 }
 
 
-class Unknown(msgspec.Struct, frozen=True):
-    """The records of a host could not be looked up: why."""
+class Unusable(msgspec.Struct, frozen=True):
+    """A host is not used: its records could not be looked up (`unknown`) or are `missing`."""
 
     text: str
+    kind: str = "unknown"
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -46,19 +47,23 @@ async def with_dane(
     resolver: Resolver,
     *,
     next_hops: tuple[str, ...] = (),
-) -> tuple[tuple[Endpoint, ...], dict[str, str]]:
+    is_only: bool = False,
+) -> tuple[tuple[Endpoint, ...], dict[str, Unusable]]:
     """The endpoints that may be used, with what is demanded of each; and why which hosts may not.
 
     `next_hops`: names of the recipient domain that certificates of issuers in DNS may have, too.
+    `is_only`: hosts without records that can be used are not used (§6).
     """
     ports = {endpoint.host: endpoint.port for endpoint in endpoints}
     found = await asyncio.gather(*(_published(host, ports[host], resolver) for host in ports))
     by_host = dict(zip(ports, found, strict=True))
-    usable, troubles = [], dict[str, str]()
+    usable, troubles = [], dict[str, Unusable]()
     for endpoint in endpoints:
         published = by_host[endpoint.host]
-        if isinstance(published, Unknown):
-            troubles[endpoint.host] = published.text
+        if isinstance(published, Unusable):
+            troubles[endpoint.host] = published
+        elif is_only and (published is None or not published.usable):
+            troubles[endpoint.host] = Unusable("it has no TLSA records that can be used", "missing")
         elif published is None:
             usable.append(endpoint)
         else:
@@ -93,7 +98,7 @@ def _demanding(
     )
 
 
-async def _published(host: str, port: int, resolver: Resolver) -> Published | Unknown | None:
+async def _published(host: str, port: int, resolver: Resolver) -> Published | Unusable | None:
     """The authentic TLSA records of a host; None: it has none."""
     try:
         for base in await _bases(host, resolver):
@@ -101,7 +106,7 @@ async def _published(host: str, port: int, resolver: Resolver) -> Published | Un
             if records:
                 return Published(base, records)
     except (ResolverUnavailable, NoSuchDomain, ValueError) as error:
-        return Unknown(str(error))
+        return Unusable(str(error))
     return None
 
 

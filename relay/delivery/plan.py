@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from relay.delivery.addresses import ADDRESSES_TRIED, AddressRules, Found, find_addresses, source_of
-from relay.delivery.dane import with_dane
+from relay.delivery.dane import Unusable, with_dane
 from relay.delivery.routing import (
     RETRY_S,
     Routed,
@@ -21,6 +21,7 @@ from relay.model.errors import RelayError
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.resolver import Resolver
+from relay.policy.reasons import verdict as verdict_of
 from relay.policy.route import RouteTable, StaticRoute
 from relay.policy.shape import Shape, Shaping
 from relay.policy.tls import Security
@@ -45,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Results(Protocol):
     """Who is told of what became of TLS."""
 
-    def without_tlsa(self, lane: str, host: str, why: str) -> None: ...
+    def without_tlsa(self, lane: str, host: str, why: Unusable) -> None: ...
 
 
 async def plan_for(
@@ -93,13 +94,17 @@ async def plan_for(
     if security.dane:
         next_hops = await _names_of(security.next_hop, resolver)
         endpoints, troubles = await with_dane(
-            endpoints, security.tls, resolver, next_hops=next_hops
+            endpoints,
+            security.tls,
+            resolver,
+            next_hops=next_hops,
+            is_only=security.dane_only,
         )
         if results is not None:
             for host, why in troubles.items():
                 results.without_tlsa(str(lane), host, why)
         if not endpoints:
-            return _unknown_tlsa(next(reversed(troubles.values())))
+            return _no_host_with_tlsa(troubles)
     return Plan(
         lane=lane,
         endpoints=endpoints,
@@ -134,10 +139,15 @@ async def _names_of(domain: str, resolver: Resolver) -> tuple[str, ...]:
     return names if answer.authentic else ()
 
 
-def _unknown_tlsa(trouble: str) -> Unroutable:
-    """No host is left whose TLSA records are known: sending without them would be a downgrade."""
-    text = f"DNS gave no usable answer about the hosts' TLSA records: {trouble}."
-    verdict = Verdict(Severity.TRANSIENT, Scope.DOMAIN, "dns_unavailable", text)
+def _no_host_with_tlsa(troubles: dict[str, Unusable]) -> Unroutable:
+    """No host is left whose TLSA records are known, or that has what a route demands: sending
+    without them would be a downgrade."""
+    unknown = [trouble.text for trouble in troubles.values() if trouble.kind == "unknown"]
+    if unknown:
+        text = f"DNS gave no usable answer about the hosts' TLSA records: {unknown[-1]}."
+        verdict = Verdict(Severity.TRANSIENT, Scope.DOMAIN, "dns_unavailable", text)
+    else:
+        verdict = verdict_of(Severity.TRANSIENT, Scope.DOMAIN, "dane_required")
     return Unroutable(verdict, retry_after_s=RETRY_S)
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from relay.delivery.directory import Directory
 from relay.delivery.routing import (
+    DANE_REQUIRED,
     NOT_ADMITTED,
     RETRY_S,
     Routed,
@@ -80,10 +81,17 @@ class Routes:
             await work.routed(destination, str(lane), record, fresh_s=fresh_s, stale_s=fresh_s)
         else:
             verdict = found.verdict
-            if self._results is not None and verdict.reason == NOT_ADMITTED:
-                self._results.not_admitted(destination, verdict.text)
+            if self._results is not None:
+                self._tell(self._results, destination, verdict)
             _log.info("route.unknown", destination=destination, reason=verdict.reason)
             await work.unroutable(destination, verdict.reason, verdict.text)
+
+    @staticmethod
+    def _tell(results: TlsResults, destination: str, verdict: Verdict) -> None:
+        if verdict.reason == NOT_ADMITTED:
+            results.not_admitted(destination, verdict.text)
+        elif verdict.reason == DANE_REQUIRED:
+            results.not_authentic(destination, verdict.text)
 
     async def _is_doubted(self, destination: str, refusal: Verdict) -> bool:
         """Whether DNS denies all of a sudden what was there today: zones are broken by mistake."""

@@ -29,6 +29,8 @@ from relay.settings.schema import Mode, Settings, TlsPolicy
 RETRY_S = 60.0
 #: Why mail waits whose domain's MTA-STS policy admits none of its hosts.
 NOT_ADMITTED = "mta_sts_failed"
+#: Why mail waits for whose domain a route demands DANE that it does not have.
+DANE_REQUIRED = "dane_required"
 _DIGEST_OCTETS = 8
 _RECORD_VERSION = b"\x02"
 
@@ -163,8 +165,11 @@ async def resolve_destination(
                 return _not_admitted(domain, policy, routed.hosts, settings)
             security = security.by_mta_sts(_names(routed.hosts), _names(admitted))
             routed = msgspec.structs.replace(routed, hosts=admitted)
-    if settings.tls.dane and heeds_domain:
-        security = await _by_dane(domain, routed, answer, security, resolver)
+    if demanded is TlsPolicy.DANE and not answer.authentic:
+        return _not_authentic(domain, settings)
+    if demanded is TlsPolicy.DANE or (settings.tls.dane and heeds_domain):
+        is_only = demanded is TlsPolicy.DANE
+        security = await _by_dane(domain, routed, answer, security, resolver, is_only=is_only)
     routed = msgspec.structs.replace(
         routed,
         lane=Lane(site, pool_of(settings), str(security)),
@@ -183,17 +188,34 @@ async def resolve_destination(
 
 
 async def _by_dane(
-    domain: str, routed: Routed, answer: MxAnswer, security: Security, resolver: Resolver
+    domain: str,
+    routed: Routed,
+    answer: MxAnswer,
+    security: Security,
+    resolver: Resolver,
+    *,
+    is_only: bool,
 ) -> Security:
     """With DANE where the MX records are authentic; the domain's name where it may count."""
     if not answer.authentic:
         return security
     is_named = await name_counts(_names(routed.hosts), routed.hosts[0].port, resolver)
-    return msgspec.structs.replace(security, dane=True, next_hop=domain if is_named else "")
+    return msgspec.structs.replace(
+        security, dane=True, next_hop=domain if is_named else "", dane_only=is_only
+    )
 
 
 def _names(hosts: tuple[MxHost, ...]) -> list[str]:
     return [host.name for host in hosts]
+
+
+def _not_authentic(domain: str, settings: Settings) -> Unroutable:
+    """A route demands DANE of a domain that has none, or whose signatures are broken."""
+    text = (
+        f"A route demands DANE for {domain}, but DNSSEC does not vouch for its MX records, "
+        "or no resolver that says so is believed (dns.trust_ad)"
+    )
+    return _unroutable(Severity.TRANSIENT, DANE_REQUIRED, text, settings)
 
 
 def _not_admitted(

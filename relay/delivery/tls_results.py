@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 
+from relay.delivery.dane import Unusable
 from relay.delivery.directory import Directory
 from relay.delivery.plan import Plan
 from relay.delivery.session import Session
@@ -23,6 +24,7 @@ from relay.model.destination import is_in_spite_of_tls
 from relay.model.errors import ResolverUnavailable, StoreError
 from relay.policy.mta_sts import StsMode, StsPolicy
 from relay.policy.tls_report import (
+    DANE_REQUIRED,
     DNSSEC_INVALID,
     NO_STARTTLS,
     SUCCESS,
@@ -88,15 +90,21 @@ class TlsResults:
         failure = _failure(endpoint, plan, result, words)
         self._note_lane(str(plan.lane), _of_tlsa(endpoint), failure)
 
-    def without_tlsa(self, lane: str, host: str, why: str) -> None:
-        """A host of the lane is not used: its TLSA records cannot be had."""
-        failure = Failure(DNSSEC_INVALID, host, reason=_short(why))
+    def without_tlsa(self, lane: str, host: str, why: Unusable) -> None:
+        """A host of the lane is not used: its TLSA records cannot be had, or are missing."""
+        result = DNSSEC_INVALID if why.kind == "unknown" else DANE_REQUIRED
+        failure = Failure(result, host, reason=_short(why.text))
         self._note_lane(lane, Policy("tlsa", (), (host,), host), failure)
 
     def not_admitted(self, domain: str, why: str) -> None:
         """The domain's MTA-STS policy admits none of its hosts."""
         failure = Failure(VALIDATION_FAILURE, reason=_short(why))
         self._note(domain, None, field_of(failure))
+
+    def not_authentic(self, domain: str, why: str) -> None:
+        """A route demands DANE, and DNSSEC does not vouch for the domain's MX records."""
+        failure = Failure(DANE_REQUIRED, reason=_short(why))
+        self._note(domain, Policy("tlsa"), field_of(failure))
 
     def _note_lane(self, lane: str, policy: Policy | None, failure: Failure) -> None:
         if len(self._failed) < PENDING_KEPT:

@@ -32,6 +32,7 @@ SENTENCES: dict[str, str] = {
     "dns_unavailable": "The domain's DNS gave no usable answer.",
     "routing_failed": "The receiving system cannot route mail for this address.",
     "routing_loop": "The mail goes in circles between servers.",
+    "dane_required": "A route demands DANE, and no MX host has TLSA records that can be used.",
     "mta_sts_failed": "The domain's MTA-STS policy admits none of its MX hosts.",
     "tls_required": "The receiving server demands an encrypted connection for this mail.",
     # the message

@@ -187,6 +187,11 @@ def _name(name: str, where: str) -> str:
 def _check_tls(
     tls: TlsPolicy | None, smarthost: Smarthost, where: str, *, has_account: bool
 ) -> None:
+    if tls is TlsPolicy.DANE:
+        raise ConfigError(
+            f"{where}: 'dane' is for the MX hosts of a domain, not for a smarthost; "
+            "write 'verified'"
+        )
     if tls not in (TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC):
         if tls is not None and smarthost.is_socket:
             raise ConfigError(f"{where}: '{tls}', but a socket of this machine has no TLS")

@@ -160,7 +160,7 @@ def _rate(value: Any, where: str) -> float:
 
 
 def _tls(value: Any, where: str) -> TlsPolicy:
-    known = [policy.value for policy in TlsPolicy]
+    known = [policy.value for policy in TlsPolicy if policy is not TlsPolicy.DANE]
     if value not in known:
         hint = nearest(str(value), known) or f"; write one of {', '.join(known)}"
         raise ConfigError(f"{where}: unknown policy {value!r}{hint}")

@@ -20,13 +20,14 @@ def tls_for(
     *,
     demanded: TlsPolicy | None = None,
 ) -> TlsPolicy:
-    """The TLS policy of a hop; `demanded` is that of a route to the domain's own MX.
+    """The TLS policy of a hop; `demanded` is that of a route to the domain's own MX, where DANE
+    means at least required.
 
     `smtp://user:password@` and `smtps://` mean required, or more where the shape demands more;
     all other mail follows the shape of its site where no route says anything.
     """
     if route is None:
-        return demanded or shape.tls
+        return TlsPolicy.REQUIRED if demanded is TlsPolicy.DANE else demanded or shape.tls
     if route.is_socket:
         return TlsPolicy.OFF
     account = credentials or route.credentials
@@ -44,19 +45,20 @@ _WEAK = frozenset({TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC})
 
 class Security(msgspec.Struct, frozen=True):
     """What a lane demands of TLS; text form `tls`, `tls+mta-sts`, `tls+mta-sts.<digest>+dane`,
-    `tls+dane.<domain>`.
+    `tls+dane.<domain>`, `required+dane-only`.
 
     `mta_sts`: demanded by MTA-STS policies, which admit the hosts of this digest; "all": all hosts
     of the site; "testing": how hosts would fare is to be reported, no more (RFC 8461 §5). Empty: no
     policy has a word. `dane`: hosts may demand more by TLSA records; `next_hop`: the domain whose
     name their certificates may have instead of their own (RFC 7672 §3.2.2), so that it shares no
-    sessions with others.
+    sessions with others. `dane_only`: hosts without usable records are not used (§6).
     """
 
     tls: TlsPolicy
     mta_sts: str = ""
     dane: bool = False
     next_hop: str = ""
+    dane_only: bool = False
 
     def __str__(self) -> str:
         return "+".join((self.tls.value, *self._by_policy, *self._by_records))
@@ -68,8 +70,10 @@ class Security(msgspec.Struct, frozen=True):
         security = cls(TlsPolicy(first))
         for part in others:
             word, _, digest = part.partition(".")
-            if word == "dane":
-                security = msgspec.structs.replace(security, dane=True, next_hop=digest)
+            if word in (_DANE, _DANE_ONLY):
+                security = msgspec.structs.replace(
+                    security, dane=True, next_hop=digest, dane_only=word == _DANE_ONLY
+                )
             elif word == "mta-sts":
                 security = msgspec.structs.replace(security, mta_sts=digest or _ALL)
             else:
@@ -117,7 +121,9 @@ class Security(msgspec.Struct, frozen=True):
     def _by_records(self) -> tuple[str, ...]:
         if not self.dane:
             return ()
-        return (f"dane.{self.next_hop}" if self.next_hop else "dane",)
+        word = _DANE_ONLY if self.dane_only else _DANE
+        return (f"{word}.{self.next_hop}" if self.next_hop else word,)
 
 
+_DANE, _DANE_ONLY = "dane", "dane-only"
 _ALL, _TESTING = "all", "testing"

@@ -30,6 +30,7 @@ _URL = re.compile(r"https://[!-~]{1,500}", re.IGNORECASE)
 NO_STARTTLS = "starttls-not-supported"
 VALIDATION_FAILURE = "validation-failure"
 TLSA_INVALID, DNSSEC_INVALID = "tlsa-invalid", "dnssec-invalid"
+DANE_REQUIRED = "dane-required"
 STS_UNFETCHED = "sts-policy-fetch-error"
 STS_INVALID = "sts-policy-invalid"
 STS_UNTRUSTED = "sts-webpki-invalid"

@@ -41,12 +41,13 @@ class Mode(StrEnum):
 
 
 class TlsPolicy(StrEnum):
-    """What a route demands of TLS."""
+    """What a route demands of TLS; `dane` of the domain's own MX hosts only (RFC 7672 §6)."""
 
     OFF = "off"
     OPPORTUNISTIC = "opportunistic"
     REQUIRED = "required"
     VERIFIED = "verified"
+    DANE = "dane"
 
 
 class SaslMechanism(StrEnum):

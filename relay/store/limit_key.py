@@ -10,7 +10,7 @@ _KEY = re.compile(r"(?:[cm]:)?(site|provider|host|route):(.*)", re.DOTALL)
 _SITE = re.compile(r"(.*):((?:\[[^\]]*\]|[^:\[\]]*):\d{1,5}|[^:]*~[^:]*)", re.DOTALL)
 #: Behind a site: what the mail that the key binds demands of TLS (`policy.tls.Security.demands`).
 _DEMANDS = re.compile(
-    r"(?:~(?:required|verified|mta-sts(?:\.[0-9a-f]{8})?|dane(?:\.[a-z0-9_.-]+)?))+\Z"
+    r"(?:~(?:required|verified|mta-sts(?:\.[0-9a-f]{8})?|dane(?:-only)?(?:\.[a-z0-9_.-]+)?))+\Z"
 )
 _PORT = re.compile(r":\d{1,5}\Z")
 

@@ -131,7 +131,17 @@ def test_security_of_a_lane_survives_its_text_form() -> None:
     named = msgspec.structs.replace(both, next_hop="a.test")
     assert both.demands == (f"mta-sts.{part.mta_sts}", "dane")
     assert named.demands == (f"mta-sts.{part.mta_sts}", "dane.a.test")
-    for security in (plain, whole, part, both, named, Security(TlsPolicy.REQUIRED, dane=True)):
+    only = msgspec.structs.replace(named, dane_only=True)
+    assert only.demands == (f"mta-sts.{part.mta_sts}", "dane-only.a.test")
+    for security in (
+        only,
+        plain,
+        whole,
+        part,
+        both,
+        named,
+        Security(TlsPolicy.REQUIRED, dane=True),
+    ):
         assert Security.parse(str(security)) == security
     assert (whole.demands, part.demands) == (("mta-sts",), (f"mta-sts.{part.mta_sts}",))
     assert plain.demands == ()

@@ -190,6 +190,11 @@ def test_domains_of_one_smarthost_share_a_destination() -> None:
             r"routes\[1\].tls: 'off' could send the password in clear",
         ),
         (
+            [Route(domain="*", smarthost="smtp://hub.example", tls=TlsPolicy.DANE)],
+            "",
+            r"routes\[1\].tls: 'dane' is for the MX hosts of a domain",
+        ),
+        (
             [Route(domain="*", smarthost="smtps://hub.example", tls=TlsPolicy.OPPORTUNISTIC)],
             "",
             "contradicts smtps://",

@@ -104,6 +104,7 @@ _MATCH = '[provider.x]\nmatch = [{mx_suffix = ".x.example"}]\n'
         ('["default"]\nmessage_rate = 5', "message_rate: '5' is not a rate"),
         ('["default"]\nmessage_rate = "0/s"', "use suspend"),
         ('["default"]\ntls = "require"', "tls: unknown policy 'require'; did you mean 'required'"),
+        ('["default"]\ntls = "dane"', "tls: unknown policy 'dane'; write one of off, opp"),
         ("default = 5", "not a table"),
         ("[provider]\nx = 5", r"\[provider.x\]: not a table"),
         ("[provider.x]\nmax_connections = 5", r"\[provider.x\]: match is missing; write"),

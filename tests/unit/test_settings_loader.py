@@ -168,7 +168,7 @@ def test_settings_smarthost_may_be_an_lmtp_host_or_socket(tmp_path: Path) -> Non
         (
             "[[routes]]\ndomain = '*'\n[[routes]]\ndomain = 'a'\ntls = 'maybe'\n",
             "relay.toml:5: routes.tls: 'maybe' does not fit: expected one of off, opportunistic, "
-            "required, verified",
+            "required, verified, dane",
         ),
         ("[smtp\n", "relay.toml:1: is not TOML: expected ']' at the end of a table declaration"),
         ("smtp = 5\n", "relay.toml:1: smtp: is a section: write [smtp] on a line of its own"),

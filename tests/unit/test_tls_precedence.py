@@ -142,4 +142,4 @@ async def test_table_of_what_wins_is_what_is_done(
 
 def test_table_of_what_wins_says_nothing_twice() -> None:
     said = [msgspec.structs.astuple(row)[:4] for row in rows()]
-    assert len(said) == len(set(said)) == 24
+    assert len(said) == len(set(said)) == 29

@@ -28,7 +28,7 @@ from relay.model.lane import Lane
 from relay.net.resolver import Resolver
 from relay.policy.shape import Shape
 from relay.policy.tls_report import day_of, make_report
-from relay.settings.schema import Delivery, Dns, Mode, Settings, Timeouts, Tls, TlsPolicy
+from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Timeouts, Tls, TlsPolicy
 from relay.store.queue import Store
 from relay.store.tls_counts import TlsCounts
 from relay.store.work import Work
@@ -244,6 +244,48 @@ async def test_host_whose_tlsa_records_cannot_be_had_is_told_of(counting: Counti
     assert (policy["policy"]["policy-type"], kinds(policy)) == ("tlsa", {"dnssec-invalid": 1})
     (detail,) = policy["failure-details"]
     assert "TLSA of _25._tcp.mx.a.test" in detail["failure-reason-code"]
+
+
+async def test_route_that_demands_dane_where_there_is_none_is_told_of(
+    counting: Counting, dns_server: ScriptedDns
+) -> None:
+    strict = msgspec.structs.replace(SETTINGS, routes=(Route(domain="a.test", tls=TlsPolicy.DANE),))
+    directory = load_directory(strict, counting.directory.resolver, signs=False)
+    counting = Counting(directory, counting.work)
+    routes = Routes(directory, counting.work, Random(1), counting.results)
+    await counting.work.store.accept(mail.submission("ann@a.test"))
+    await routes.find("a.test")
+    (lane,) = [lane async for lane in lanes_of(counting.work, "a.test")]
+    assert Lane.parse(lane).security == "required+dane-only"
+    routed = await routes.site_of(lane)
+    assert isinstance(routed, Routed)
+    planned = await plan_for(
+        Lane.parse(lane),
+        routed,
+        resolver=directory.resolver,
+        settings=strict,
+        routes=directory.routes,
+        shaping=directory.shaping,
+        random=Random(1),
+        results=counting.results,
+    )
+    assert isinstance(planned, Unroutable)
+    assert planned.verdict.reason == "dane_required"
+
+    directory.resolver._memory.clear()
+    dns_server.is_signed = False
+    await routes.find("a.test")
+    told = {one["policy"]["policy-domain"]: one for one in await counting.report()}
+    assert {domain: kinds(one) for domain, one in told.items()} == {
+        HOST: {"dane-required": 1},
+        "a.test": {"dane-required": 1},
+    }
+
+
+async def lanes_of(work: Work, destination: str) -> AsyncIterator[str]:
+    for lane in await work.wanting("default", 10):
+        if destination in await work.destinations_of(lane, 10):
+            yield lane
 
 
 # -- MTA-STS ---------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_limit_is_told_by_the_name_of_whom_it_protects(key: str, name: str) -> N
             "mx1.a.test",
         ),
         (
-            "site:default:mx1.a.test~c0b8c5d3~p~mta-sts.0a1b2c3d~dane.a-b.test",
+            "site:default:mx1.a.test~c0b8c5d3~p~mta-sts.0a1b2c3d~dane-only.a-b.test",
             ("mx1.a.test~c0b8c5d3~p", "", "default", ""),
             "mx1.a.test",
         ),
