@@ -656,6 +656,65 @@ def test_client_without_an_event_loop_has_the_same_methods() -> None:
     assert {name for name in dir(SmtpClient) if not name.startswith("_")} >= public
 
 
+def test_each_method_of_the_client_without_a_loop_says_its_command(trusted: Certificate) -> None:
+    got: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.hello("STARTTLS")
+        await peer.starttls(trusted.server)
+        await peer.hello_again("AUTH PLAIN", "SIZE", "8BITMIME", "SMTPUTF8", "DSN")
+        for command, answer in (
+            ("AUTH PLAIN AG1lAHNlY3JldA==", "235 in"),
+            ("VRFY x@y.test", "252 who knows"),
+            ("NOOP", "250 ok"),
+            ("MAIL FROM:<a@b.test> SIZE=5 BODY=8BITMIME RET=FULL ENVID=e SMTPUTF8", "250 ok"),
+            ("RCPT TO:<x@y.test> NOTIFY=NEVER ORCPT=rfc822;o@y.test", "550 no"),
+            ("RSET", "250 ok"),
+            ("MAIL FROM:<a@b.test> SIZE=27", "250 ok"),
+            ("RCPT TO:<x@y.test>", "250 ok"),
+            ("DATA", "354 go"),
+        ):
+            assert await peer.hear() == command
+            await peer.say(answer)
+        got.append(await peer.content())
+        await peer.say("250 taken")
+        for command, answer in (("MAIL", "250 ok"), ("RCPT", "250 ok"), ("DATA", "354 go")):
+            await peer.hear(command)
+            await peer.say(answer)
+        await peer.gone()
+
+    with Threaded(script) as address:
+        smtp = SmtpClient.connect(address.replace("127.0.0.1", "localhost"), timeout_s=30)
+        assert smtp.greeting is not None and smtp.greeting.code == 220
+        assert smtp.hello("me.test").code == 250 and smtp.extensions.starttls
+        smtp.starttls()
+        assert smtp.tls_state["verified"] is True and smtp.extension("STARTTLS") is None
+        assert smtp.auth(PasswordAuth("me", "secret", "localhost")).code == 235
+        assert (smtp.verify("x@y.test").code, smtp.noop().code) == (252, 250)
+        smtp.mail("a@b.test", size=5, is_8bit=True, smtputf8=True, ret="FULL", envid="e")
+        with pytest.raises(CommandRefused):
+            smtp.rcpt("x@y.test", notify="never", orcpt="rfc822;o@y.test")
+        smtp.reset()
+        assert smtp.send("a@b.test", ["x@y.test"], MESSAGE) == {}
+        smtp.mail("a@b.test")
+        smtp.rcpt("x@y.test")
+        with pytest.raises(ZeroDivisionError), smtp.data() as writer:
+            writer.write(b"half a mess")
+            raise ZeroDivisionError
+        assert not smtp.is_open
+        smtp.close()
+    assert got == [ON_WIRE]
+
+
+def test_client_without_a_loop_that_gets_no_session_leaves_nothing_behind() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("554 5.7.1 not you")
+        await peer.gone()
+
+    with Threaded(script) as address, pytest.raises(CommandRefused, match="554"):
+        SmtpClient.connect(address)
+
+
 async def test_client_for_programs_without_a_loop_says_so_inside_one() -> None:
     with pytest.raises(LocalProtocolError, match="use AsyncSmtpClient"):
         SmtpClient.connect("127.0.0.1:25")
