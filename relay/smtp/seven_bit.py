@@ -38,6 +38,8 @@ _MARKS = bytes(range(128)) + b"?" * 128
 #: A multipart without a boundary: nobody knows its parts.
 _MALFORMED = ("multipart/malformed", "")
 _TYPE = re.compile(r"[!#-'*+.0-9^-z|~-]+/[!#-'*+.0-9^-z|~-]+")
+_COLON = ord(":")
+_BLANK_LINE = re.compile(rb"\n[ \t]+(?:\r|\Z)")
 _COMMENT = re.compile(r"\([^()]*\)")
 
 
@@ -80,7 +82,13 @@ class _Entity(msgspec.Struct, frozen=True):
         """Whether all readers agree what it is, and how it is encoded: not at all."""
         is_endless = self.kind.startswith("multipart/") and not self.boundary
         is_twice = max(map(self.names.count, ("content-type", _ENCODING))) > 1
-        return self.encoding in _PLAIN and not (self.block.is_cut or is_endless or is_twice)
+        if self.block.is_cut or is_endless or is_twice or self.encoding not in _PLAIN:
+            return False
+        # A blank before the colon is no field to some readers, a blank line the end of the fields.
+        fields = self.block.fields
+        return all(field.octets[len(field.name)] == _COLON for field in fields) and not any(
+            map(_BLANK_LINE.search, (field.octets for field in fields))
+        )
 
     @property
     def is_open(self) -> bool:

@@ -2,6 +2,7 @@
 
 from tests.fuzz.campaign import Target
 from tests.fuzz.client_machine import ClientMachineTarget
+from tests.fuzz.content_converter import ContentConverterTarget
 from tests.fuzz.content_encoder import ContentEncoderTarget
 from tests.fuzz.data_reader import DataReaderTarget
 from tests.fuzz.dns_reader import DnsReaderTarget
@@ -17,6 +18,7 @@ TARGETS: dict[str, type[Target]] = {
         ReplyReaderTarget,
         ClientMachineTarget,
         ContentEncoderTarget,
+        ContentConverterTarget,
         DataReaderTarget,
         SmtpDoorTarget,
         HttpBodyTarget,

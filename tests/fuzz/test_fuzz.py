@@ -15,6 +15,7 @@ INPUTS = {
     "reply-reader": 7_500,
     "client-machine": 3_500,
     "content-encoder": 7_500,
+    "content-converter": 1_500,
     "data-reader": 15_000,
     "smtp-door": 1_500,
     "http-body": 1_500,
