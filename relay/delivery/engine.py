@@ -22,7 +22,7 @@ from relay.delivery.routing import doubt_of_name, provider_of
 from relay.delivery.ticker import Ticker
 from relay.model.errors import ScriptMismatch, StoreError, StoreUnavailable
 from relay.net.resolver import Resolver
-from relay.settings.schema import Settings, TlsPolicy
+from relay.settings.schema import Settings
 from relay.store.ages import AgeSweep
 from relay.store.dns_cache import RedisDnsCache
 from relay.store.limits import Taken
@@ -107,10 +107,7 @@ class Engine:
             self._tasks.append(asyncio.create_task(directory.signer.watch(), name="dkim"))
         if (results := self._context.tls_results) is not None:
             self._tasks.append(asyncio.create_task(results.run(), name="tls-reports"))
-        uses_dane = self.settings.tls.dane or any(
-            route.tls is TlsPolicy.DANE for route in self.settings.routes
-        )
-        if uses_dane and not self._resolver.is_trusted:
+        if self._resolver.lacks_dnssec:
             text = "no resolver is on loopback, and dns.trust_ad is off: there is no DANE"
             _log.warning("engine.dns_not_trusted", text=text)
         if doubt := doubt_of_name(self.settings):

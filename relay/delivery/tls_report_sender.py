@@ -74,11 +74,11 @@ class TlsReportSender:
             for domain in await self._counts.some(day, DOMAINS_LOOKED_AT):
                 if made < REPORTS_AT_ONCE and now >= ended + delay_of(domain):
                     made += await self._make(day, domain, now)
-        posted = 0
-        while posted < POSTS_AT_ONCE and (post := await self._posts.claim(now)) is not None:
-            await self._post(post)
-            posted += 1
-        return made >= REPORTS_AT_ONCE or posted >= POSTS_AT_ONCE
+        posts: list[Post] = []
+        while len(posts) < POSTS_AT_ONCE and (post := await self._posts.claim(now)) is not None:
+            posts.append(post)
+        await asyncio.gather(*map(self._post, posts))
+        return made >= REPORTS_AT_ONCE or len(posts) >= POSTS_AT_ONCE
 
     async def _make(self, day: str, domain: str, now: float) -> bool:
         """Make and send a report, if it is ours to make; whether it was."""

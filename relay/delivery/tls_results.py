@@ -9,7 +9,7 @@ themselves are.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import structlog
@@ -119,12 +119,17 @@ class TlsResults:
         self._pending.setdefault(key, Counter())[policy, field] += 1
 
     async def run(self) -> None:
-        """Flush and send until cancelled, through every absence of the store."""
+        """Flush and send until cancelled, through every absence of the store.
+
+        Side by side: who takes a minute to take a report must not keep counts from the store.
+        """
+        await asyncio.gather(self._repeat(self.flush), self._repeat(self._send))
+
+    async def _repeat(self, do: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
             try:
-                await self.flush()
-                await self._send()
+                await do()
             except StoreError as error:
                 _log.debug("tls_report.put_off", detail=str(error))
             except Exception:  # it must not end: nobody else counts

@@ -172,7 +172,8 @@ class Submitter:
         message_id, top = self._trace_fields(draft, block, queue_id, now)
         if self._senders is not None:
             top += self._feedback_id(draft, block, labels.campaign, mail_class)
-        drop = _DROPPED | {name for name in block.names if name.startswith(PREFIX)}
+        names = block.names
+        drop = _DROPPED | {name for name in names if name.startswith(PREFIX)}
         final = rewrite(content, block, top=top, drop=drop)
         forward_paths = tuple(dict.fromkeys(draft.forward_paths))
         dsn = _dsn_of(draft, forward_paths)
@@ -187,7 +188,7 @@ class Submitter:
             queue_id=queue_id,
             reverse_path=draft.reverse_path,
             forward_paths=forward_paths,
-            destinations=self._destinations(draft, block, forward_paths),
+            destinations=self._destinations(draft, block, names, forward_paths),
             content=final,
             message_id=message_id,
             mail_class=mail_class,
@@ -209,15 +210,19 @@ class Submitter:
         )
 
     def _destinations(
-        self, draft: Draft, block: HeaderBlock, forward_paths: tuple[Address, ...]
+        self,
+        draft: Draft,
+        block: HeaderBlock,
+        names: list[str],
+        forward_paths: tuple[Address, ...],
     ) -> tuple[str, ...]:
         """Where each recipient is grouped: apart from others if it is to go in spite of TLS
         failures, as `TLS-Required: No` says where nobody asks for REQUIRETLS (RFC 8689 §4.1)."""
         found = tuple(self._destination_for(path.domain) for path in forward_paths)
-        said = block.first("tls-required")
-        if said is None or draft.requires_tls or said.strip().lower() != "no":
+        if "tls-required" not in names or draft.requires_tls:
             return found
-        return tuple(map(in_spite_of_tls, found))
+        said = (block.first("tls-required") or "").strip().lower()
+        return tuple(map(in_spite_of_tls, found)) if said == "no" else found
 
     def _feedback_id(
         self, draft: Draft, block: HeaderBlock, campaign: str, mail_class: str

@@ -29,7 +29,7 @@ from relay.net.dns_cache import (
 from relay.net.dns_message import MalformedPacket, Question, Response
 from relay.net.dns_transport import Nameserver
 from relay.net.system_dns import system_nameservers
-from relay.settings.schema import Dns, Mode, Settings
+from relay.settings.schema import Dns, Mode, Settings, TlsPolicy
 from relay.telemetry.meter import Meter
 
 #: Links of a CNAME chain that are followed (Postfix and mox 16).
@@ -75,10 +75,14 @@ class Resolver:
         *,
         nameservers: tuple[str, ...] = (),
         meter: Meter | None = None,
+        heeds_dnssec: bool = False,
     ) -> None:
+        """`heeds_dnssec`: where a nameserver's word on DNSSEC counts, no other is asked: what a
+        validating one refuses as forged another would give out."""
         self._dns = dns
         self._meter = meter if meter is not None else Meter()
         self._shared = cache
+        self._heeds_dnssec = heeds_dnssec
         self._follows_system = not (nameservers or dns.nameservers)
         self._names = nameservers or dns.nameservers or system_nameservers()
         self._known = {name: Nameserver(name) for name in self._names}
@@ -94,7 +98,14 @@ class Resolver:
         """The resolver that the mode demands: in sink mode it asks nobody but the sink."""
         sink = settings.delivery.mode is not Mode.LIVE
         nameservers = (settings.sink.dns,) if sink else ()
-        return cls(settings.dns, cache, nameservers=nameservers, meter=meter)
+        by_route = any(route.tls is TlsPolicy.DANE for route in settings.routes)
+        return cls(
+            settings.dns,
+            cache,
+            nameservers=nameservers,
+            meter=meter,
+            heeds_dnssec=settings.tls.dane or by_route,
+        )
 
     @property
     def lifetime_s(self) -> float:
@@ -187,6 +198,16 @@ class Resolver:
     def is_trusted(self) -> bool:
         """Whether there is a nameserver whose word on DNSSEC counts."""
         return any(map(self._is_trusted, self._nameservers))
+
+    @property
+    def lacks_dnssec(self) -> bool:
+        """Whether DNSSEC is to be heeded, and there is no such nameserver."""
+        return self._heeds_dnssec and not self.is_trusted
+
+    @property
+    def _believed(self) -> list[Nameserver]:
+        """The nameservers whose word counts, where DNSSEC is heeded; mostly not."""
+        return list(filter(self._is_trusted, self._nameservers)) if self._heeds_dnssec else []
 
     def _is_trusted(self, nameserver: Nameserver) -> bool:
         return self._dns.trust_ad or nameserver.is_local
@@ -294,7 +315,8 @@ class Resolver:
         while True:
             was_silent = False
             now = loop.time()
-            for nameserver in sorted(self._nameservers, key=lambda one: one.is_resting(now)):
+            asked = self._believed or self._nameservers
+            for nameserver in sorted(asked, key=lambda one: one.is_resting(now)):
                 left_s = ends - loop.time()
                 if left_s < SHORTEST_TRY_S:
                     raise ResolverUnavailable(problem)
@@ -321,7 +343,7 @@ class Resolver:
         if self._shared is None:
             return None
         try:
-            value = await self._shared.get(f"{kind.name}:{name}")
+            value = await self._shared.get(self._shared_key(name, kind))
         except Exception:
             return None
         return None if value is None else decode_shared(value, now=time.time())
@@ -332,9 +354,13 @@ class Resolver:
             return
         value = encode_shared(answer, now=time.time())
         try:
-            await self._shared.put(f"{kind.name}:{name}", value, answer.ttl_s)
+            await self._shared.put(self._shared_key(name, kind), value, answer.ttl_s)
         except Exception:
             return
+
+    def _shared_key(self, name: str, kind: RdataType) -> str:
+        """Of answers that tell of DNSSEC another one than of answers that cannot."""
+        return f"{'AD:' if self._believed else ''}{kind.name}:{name}"
 
     def _reread_system(self) -> None:
         """Follow a changed resolv.conf once the nameservers known so far fail."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from certificates import issue
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -35,6 +36,16 @@ TIMEOUTS = Timeouts(
     greeting=5.0, tls=5.0, command=5.0, data=5.0, data_block=5.0, data_done=5.0, quit=2.0
 )
 DIGEST = "ab" * 32
+
+
+class Shared(dict[str, bytes]):
+    """A cache that processes share."""
+
+    async def get(self, key: str) -> bytes | None:  # type: ignore[override]
+        return dict.get(self, key)
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        self[key] = value
 
 
 @pytest.fixture
@@ -123,14 +134,7 @@ async def test_resolver_elsewhere_is_believed_only_if_the_operator_says_so(
 
 
 async def test_what_is_authentic_stays_so_in_a_shared_cache(dns_server: ScriptedDns) -> None:
-    class Cache(dict[str, bytes]):
-        async def get(self, key: str) -> bytes | None:  # type: ignore[override]
-            return dict.get(self, key)
-
-        async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-            self[key] = value
-
-    cache = Cache()
+    cache = Shared()
     for _ in range(2):
         resolver = Resolver(QUICK, cache, nameservers=(dns_server.nameserver,))
         assert (await resolver.mx("a.test")).authentic
@@ -413,3 +417,68 @@ async def test_host_that_demands_tls_is_never_spoken_to_in_clear() -> None:
         with pytest.raises(SessionFailed):
             await open_with(server)
     assert server.connections == 1
+
+
+# -- whom to believe -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusal", ["SERVFAIL", "silence"])
+@pytest.mark.parametrize("heeds_dnssec", [True, False])
+async def test_what_the_believed_nameserver_refuses_is_not_asked_of_another(
+    dns_server: ScriptedDns, refusal: str, heeds_dnssec: bool
+) -> None:
+    if refusal == "silence":
+        dns_server.silence("a.test", "MX")
+    else:
+        dns_server.fail("a.test", "MX", refusal)
+    async with serving() as forger:
+        forger.add("a.test", "MX", "10 mx.forged.test.")
+        nameservers = (dns_server.nameserver, forger.nameserver)
+        resolver = Resolver(QUICK, nameservers=nameservers, heeds_dnssec=heeds_dnssec)
+        resolver._is_trusted = lambda one: str(one) == nameservers[0]  # type: ignore[method-assign]
+        if heeds_dnssec:
+            with pytest.raises(ResolverUnavailable):
+                await resolver.mx("a.test")
+            assert forger.asked == []
+        else:
+            assert (await resolver.mx("a.test")).records == ((10, "mx.forged.test"),)
+        await resolver.aclose()
+
+
+async def test_answer_of_a_process_that_heeds_no_dnssec_is_none_to_one_that_does(
+    dns_server: ScriptedDns,
+) -> None:
+    cache = Shared()
+    for heeds_dnssec in (False, True):
+        resolver = Resolver(
+            QUICK, cache, nameservers=(dns_server.nameserver,), heeds_dnssec=heeds_dnssec
+        )
+        resolver._is_trusted = lambda _one, word=heeds_dnssec: word  # type: ignore[method-assign]
+        assert (await resolver.mx("a.test")).authentic is heeds_dnssec
+        await resolver.aclose()
+    assert sorted(cache) == ["AD:MX:a.test", "MX:a.test"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "lacks"),
+    [
+        (Settings(dns=Dns(nameservers=("192.0.2.53",)), tls=Tls(dane=True)), True),
+        (Settings(dns=Dns(nameservers=("127.0.0.1",)), tls=Tls(dane=True)), False),
+        (Settings(dns=Dns(nameservers=("192.0.2.53",), trust_ad=True), tls=Tls(dane=True)), False),
+        (
+            Settings(
+                dns=Dns(nameservers=("192.0.2.53",)),
+                routes=(Route(domain="a.test", tls=TlsPolicy.DANE),),
+            ),
+            True,
+        ),
+        (Settings(dns=Dns(nameservers=("192.0.2.53",))), False),
+    ],
+)
+async def test_lack_of_a_nameserver_to_believe_is_known_where_dane_is_asked_for(
+    settings: Settings, lacks: bool
+) -> None:
+    live = msgspec.structs.replace(settings, delivery=LIVE.delivery)
+    resolver = Resolver.from_settings(live)
+    assert resolver.lacks_dnssec is lacks
+    await resolver.aclose()

@@ -12,6 +12,7 @@ import pytest
 from scripted_dns import ScriptedDns, serving
 from scripted_smtp import Certificate
 
+from relay.delivery import tls_results
 from relay.delivery.directory import load_directory
 from relay.delivery.tls_report_sender import TlsReportSender
 from relay.delivery.tls_results import TlsResults
@@ -354,3 +355,33 @@ async def test_day_is_told_whole_and_alone_though_workers_count_across_midnight(
         await sender.send_due()
         assert len(server.requests) == 1
         assert await TlsCounts(store).some(before, 10) == []
+
+
+async def test_who_is_slow_to_take_a_report_holds_back_neither_others_nor_counts(
+    store: Store,
+    workers: Workers,
+    dns_server: ScriptedDns,
+    trusted: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tls_results, "FLUSH_EVERY_S", 0.01)
+    server = HttpsServer(TAKEN)
+    server.gate = asyncio.Event()
+    async with server.running(trusted.server):
+        asks(dns_server, url(server, "/1"), url(server, "/2"))
+        await counted(store, "a.test")
+        results = await workers.results()
+        today = await heard(results)
+        running = asyncio.create_task(results.run())
+        await asked(server, 2)
+        results.not_admitted("a.test", "none")
+        async with asyncio.timeout(30):
+            while not await TlsCounts(store).read(today, "a.test"):
+                await asyncio.sleep(0.01)
+        server.gate.set()
+        async with asyncio.timeout(30):
+            while await store.wire.call("ZCARD", f"{store.p}tls-posts"):
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(server.requests) == 2
