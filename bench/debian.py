@@ -9,6 +9,8 @@ from pathlib import Path
 
 #: In an unpacked folder: what was asked for, and then each package with its version.
 _LIST = "unpacked"
+#: Why folders could not be filled: the archive is not asked again in the same process.
+_failed: dict[Path, str] = {}
 
 
 class PackagesUnavailable(RuntimeError):
@@ -20,6 +22,8 @@ def unpacked(root: Path, *names: str) -> Path:
 
     It is filled once, by one process at a time. PackagesUnavailable says what apt said.
     """
+    if root in _failed:
+        raise PackagesUnavailable(_failed[root])
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -46,9 +50,8 @@ def _fill(root: Path, names: tuple[str, ...]) -> None:
             subprocess.run(["apt-get", "update", "-qq"], check=False, capture_output=True)
             error = _fetch(folder, names)
         if error:
-            raise PackagesUnavailable(
-                f"Debian's packages {' '.join(names)} cannot be fetched: {error}"
-            )
+            _failed[root] = f"Debian's packages {' '.join(names)} cannot be fetched: {error}"
+            raise PackagesUnavailable(_failed[root])
         packages = sorted(Path(folder).glob("*.deb"))
         for package in packages:
             subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)

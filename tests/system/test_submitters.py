@@ -9,16 +9,15 @@ import base64
 import contextlib
 import email
 import email.policy
+import functools
 import itertools
 import smtplib
 from collections.abc import AsyncIterator, Callable
 from email.message import EmailMessage
 
-import msgspec
 import pytest
 import pytest_asyncio
 
-from bench.debian import PackagesUnavailable
 from relay.sim.receipts import Receipt
 from tests.support import postfix, submitters
 from tests.support.ports import free_port
@@ -45,31 +44,32 @@ LITERAL = "bob@[192.0.2.1]"
 _numbers = itertools.count(1)
 
 
-class Road(msgspec.Struct, frozen=True):
-    """One relay behind a tap; `ports` are where each submitter hands its mail over."""
+class Road:
+    """One relay behind a tap, and a Postfix that submits to it once it is asked for."""
 
-    system: System
-    tap: Tap
-    ports: dict[str, int]
-    postfix: postfix.Neighbour | None
-    why_no_postfix: str
+    def __init__(self, system: System, tap: Tap, stack: contextlib.AsyncExitStack) -> None:
+        self.system = system
+        self.tap = tap
+        self._stack = stack
+
+    @functools.cached_property
+    def neighbour(self) -> postfix.Neighbour:
+        """Postfix; it ends with the road."""
+        receiver = ("127.0.0.1", self.tap.port)
+        settings = "message_size_limit = 0\n"
+        return self._stack.enter_context(
+            postfix.neighbour_postfix(port=free_port(), receiver=receiver, settings=settings)
+        )
+
+    def port(self, name: str) -> int:
+        """Where a submitter hands its mail over."""
+        return self.neighbour.port if name == "postfix" else self.tap.port
 
     async def submit(self, name: str, mail: Mail) -> Told:
         """Have a submitter submit; what it tells."""
-        if name == "postfix" and self.why_no_postfix:
-            pytest.skip(self.why_no_postfix)
         # What Postfix is to send has to be brought to it.
         submit = CLIENTS.get(name, submitters.by_smtplib)
-        try:
-            return await asyncio.to_thread(submit, mail, self.ports[name])
-        except PackagesUnavailable as error:
-            pytest.skip(str(error))
-
-    @property
-    def neighbour(self) -> postfix.Neighbour:
-        """The Postfix that is running."""
-        assert self.postfix is not None
-        return self.postfix
+        return await asyncio.to_thread(submit, mail, self.port(name))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds."""
@@ -126,19 +126,7 @@ async def road(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Road]:
             running_system(folder, RELAY_LIMITS_MESSAGE_SIZE=str(LIMIT))
         )
         tap = await stack.enter_async_context(Tap(system.start_smtpd()).running())
-        ports = {**dict.fromkeys(CLIENTS, tap.port), "postfix": free_port()}
-        running, why_no_postfix = None, postfix.why_not()
-        if not why_no_postfix:
-            neighbour = postfix.neighbour_postfix(
-                port=ports["postfix"],
-                receiver=("127.0.0.1", tap.port),
-                settings="message_size_limit = 0\n",
-            )
-            try:
-                running = stack.enter_context(neighbour)
-            except PackagesUnavailable as error:
-                why_no_postfix = str(error)
-        yield Road(system, tap, ports, running, why_no_postfix)
+        yield Road(system, tap, stack)
     assert not system.complaints()
 
 
@@ -334,7 +322,7 @@ COMPOSED = {"smtplib": composed_by_smtplib, "nodemailer": composed_by_nodemailer
 @each(*COMPOSED)
 async def test_what_a_submitter_composed_is_read_as_it_was_meant(road: Road, name: str) -> None:
     mail = mail_to("ann@shop.test")
-    told = await asyncio.to_thread(COMPOSED[name], mail.sender, mail.to[0], road.ports[name])
+    told = await asyncio.to_thread(COMPOSED[name], mail.sender, mail.to[0], road.port(name))
     assert told.status == "ok"
     ((_, content),) = await road.delivered(mail, *mail.to)
     message = email.message_from_bytes(content, policy=email.policy.default)
