@@ -96,3 +96,24 @@ local function tell_suppressed(id, n, m, rec, entry)
   emit_recipient('recipient.suppressed', id, n, m, rec, { entry = entry.name, origin = entry[S_ORIGIN],
     since = entry[S_SINCE] / 1000, evidence = entry[S_EVIDENCE] })
 end
+local function is_nobody_left(rows, suppressed)
+  for i = 1, #rows do if not suppressed[i] then return false end end
+  return true
+end
+-- The answer of accept for a message that nobody may get.
+local function refusal(id, suppressed)
+  local answer = { 'suppressed', id }
+  for _, entry in ipairs(suppressed) do
+    count_suppressed(entry)
+    answer[#answer + 1] = cmsgpack.pack({ entry.name, entry[S_REASON], entry[S_SINCE] })
+  end
+  flush_counters()
+  return answer
+end
+local function numbers_of(suppressed, a)
+  local numbers = {}
+  for i = 1, #a.rcpt do
+    if suppressed[i] then numbers[#numbers + 1] = a.first + i - 1 end
+  end
+  return numbers
+end

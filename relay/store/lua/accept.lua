@@ -33,32 +33,16 @@ if m then
 end
 -- Whom the list has, of a message that comes whole.
 local suppressed = not m and not req.staged and suppressed_among(req.tenant, req.rcpt) or nil
-local function nobody_left()
-  for i = 1, #req.rcpt do if not suppressed[i] then return false end end
-  return true
-end
-local function refusal()
-  local answer = { 'suppressed', req.id }
-  for _, entry in ipairs(suppressed) do
-    count_suppressed(entry)
-    answer[#answer + 1] = cmsgpack.pack({ entry.name, entry[S_REASON], entry[S_SINCE] })
-  end
-  flush_counters()
-  return answer
-end
 local new
 if m then
   new = add_recipients(req, m)
 else
   if req.first > 1 then return { 'unknown', req.id } end
   if req.beside and call('EXISTS', P .. req.beside) == 0 then return { 'lost', req.id } end
-  if suppressed and nobody_left() then return refusal() end
+  if suppressed and is_nobody_left(req.rcpt, suppressed) then return refusal(req.id, suppressed) end
   new = add_message(req, ARGV[2], suppressed)
   if idem then call('SET', idem, req.id .. ' ' .. req.digest, 'EX', 86400) end
 end
 settle_queues()
-local answer = { 'ok', req.id, new }
-for i = 1, suppressed and #req.rcpt or 0 do
-  if suppressed[i] then answer[#answer + 1] = req.first + i - 1 end
-end
-return answer
+if not suppressed then return { 'ok', req.id, new } end
+return { 'ok', req.id, new, unpack(numbers_of(suppressed, req)) }
