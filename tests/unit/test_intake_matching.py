@@ -113,6 +113,16 @@ def test_address_of_a_report_is_vouched_for_by_the_tag_of_its_recipients_token_o
         assert telling.is_vouched is is_his
 
 
+def test_address_that_a_report_hides_is_found_in_the_message_that_it_returns() -> None:
+    token = CODEC.decode(CODEC.encode(ID, 3, "b.test", "Ann@example.net"), NOW)
+    assert token is not None
+    report = read_report(fixture("arf-redacted"))
+    (telling,) = tellings_of(report, token, RULES, CODEC, Suppressing(SETTINGS))
+    assert (telling.address, telling.is_vouched) == ("ann@example.net", True)
+    (other,) = tellings("arf-redacted", ONE)
+    assert (other.address, other.is_vouched) == ("", False)
+
+
 def test_complaint_that_names_nobody_is_about_the_token() -> None:
     (telling,) = tellings("arf-redacted", ONE)
     assert (telling.event, telling.number) == ("recipient.complained", 3)

@@ -84,16 +84,16 @@ def _telling(
         consequence: Consequence | None = suppressing.after_complaint(report.feedback_type)
     else:
         consequence = suppressing.after_failure(data["reason"])
-    address = item.original or item.address
-    is_vouched = codec.vouches(token, address)
+    named = (item.original, item.address, *report.addressees)
+    vouched = next((address for address in named if codec.vouches(token, address)), "")
     return Telling(
         queue_id=token.queue_id,
         number=token.number,
         event=EVENTS[report.kind],
-        address=address,
+        address=vouched or item.original or item.address,
         data=data,
         consequence=consequence,
-        is_vouched=is_vouched,
+        is_vouched=vouched != "",
     )
 
 

@@ -1,5 +1,7 @@
 """Reads an incoming report of any form: `read_report(content)`, total for any octets."""
 
+from collections.abc import Sequence
+
 from relay.delivery.intake.automatic import is_automatic
 from relay.delivery.intake.feedback import Feedback, is_jmrp, jmrp_recipients
 from relay.delivery.intake.parts import Fields, Part, header_of, leaves_of
@@ -19,6 +21,8 @@ _RETURNED = frozenset(
 )
 #: Fields of the returned message in which receivers keep the reverse-path.
 _PATHS = ("return-path", "x-original-return-path", "x-envelope-from", "sender", "errors-to")
+#: Fields of it that name its recipient.
+_ADDRESSEES = ("to", "delivered-to", "x-original-to", "cc")
 _CLUES = 10
 
 
@@ -26,7 +30,7 @@ def read_report(content: bytes) -> Report:
     """What the message reports; UNKNOWN where it is none that we can read."""
     fields, parts = leaves_of(content)
     returned = _returned(parts)
-    clues, message_ids = _clues(returned)
+    message_ids = tuple(value[:998] for value in returned.all("message-id")[:3] if value)
     status = next((part for part in parts if part.kind in _STATUS), None)
     if status is not None:
         report = _from_status(Status(status))
@@ -46,8 +50,9 @@ def read_report(content: bytes) -> Report:
         reporter=report.reporter or fields.get("from")[:255],
         feedback_type=report.feedback_type,
         envelope_id=report.envelope_id,
-        clues=(*report.clues, *clues)[:_CLUES],
+        clues=(*report.clues, *_addresses(returned, _PATHS))[:_CLUES],
         message_ids=message_ids,
+        addressees=_addresses(returned, _ADDRESSEES)[:_CLUES],
     )
 
 
@@ -108,7 +113,7 @@ def _returned(parts: list[Part]) -> Fields:
     return header_of(part.body.lstrip(b"\r\n"))[0]
 
 
-def _clues(returned: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    paths = [address_of(value) for name in _PATHS for value in returned.all(name)]
-    ids = [value[:998] for value in returned.all("message-id")[:3] if value]
-    return tuple(dict.fromkeys(path for path in paths if path)), tuple(ids)
+def _addresses(returned: Fields, names: Sequence[str]) -> tuple[str, ...]:
+    """The first address of each of these fields."""
+    found = [address_of(value) for name in names for value in returned.all(name)]
+    return tuple(dict.fromkeys(address for address in found if address))

@@ -40,7 +40,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `form`: dsn, arf, jmrp, prose, auto, mdn or empty. `reporter` is who wrote it. `clues` are
     addresses in which our token may stand (Return-Path of the returned message, …).
-    `message_ids` are those of the returned message.
+    `message_ids` are those of the returned message, `addressees` whom its header names.
     """
 
     kind: Kind
@@ -51,3 +51,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     envelope_id: str = ""
     clues: tuple[str, ...] = ()
     message_ids: tuple[str, ...] = ()
+    addressees: tuple[str, ...] = ()
