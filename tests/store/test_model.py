@@ -174,13 +174,17 @@ class StoreMachine(RuleBasedStateMachine):
         """A person changes the list."""
         tenant = ("ann", "bob")[pick % 2]
         name = (f"r{pick % 3}@one.test", "@two.test", "r0@elsewhere.test")[pick // 2 % 3]
-        found = Suppressions(self.store, tenant=tenant)
-        self.model.suppressed.pop((tenant, name), None)
         if verb == "add":
-            self.run(found.add([Suppression(name=name)], most=10**6, keep_s=keep_s))
-            self.model.suppressed[tenant, name] = self.model.now + keep_s
+            self.put_on_list(tenant, name, keep_s)
         else:
-            self.run(found.remove([name]))
+            self.run(Suppressions(self.store, tenant=tenant).remove([name]))
+            self.model.suppressed.pop((tenant, name), None)
+
+    def put_on_list(self, tenant: str, name: str, keep_s: float) -> None:
+        entries = [Suppression(name=name)]
+        found = Suppressions(self.store, tenant=tenant)
+        self.run(found.add(entries, most=10**6, keep_s=keep_s))
+        self.model.suppressed[tenant, name] = self.model.now + keep_s
 
     @rule(count=st.integers(1, 4), pick=picks, twice=st.booleans())
     def accept_one(self, count: int, pick: int, twice: bool) -> None:
@@ -236,6 +240,9 @@ class StoreMachine(RuleBasedStateMachine):
         elif kind == "more":
             self.stage_more(self.staging, pick)
         else:
+            if pick % 2:
+                address = self.staging.forward_paths[pick % len(self.staging.forward_paths)]
+                self.put_on_list(self.staging.tenant, str(address), 1000.0)
             self.commit(self.staging, count)
 
     def stage(self, count: int, pick: int) -> None:
