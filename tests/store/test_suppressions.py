@@ -179,6 +179,8 @@ async def test_entry_stops_nothing_once_it_has_ended_or_is_removed(store: Store)
     assert statuses(receipt) == ["ready", "ready"]
     assert await found.find("ann@one.test") == []
     assert await listed(store) == []
+    await found.add([entry("eve@one.test")], most=MOST)  # sweeps
+    assert await store.wire.call("HKEYS", store.p + "sup:default") == [b"eve@one.test"]
     assert await audit(store) == []
 
 
