@@ -123,6 +123,7 @@ class Supply:
 
     async def _give_back(self, loads: list[Load]) -> None:
         self._loads.clear()
+        self._has_all = False
         for load in loads:
             self._context.let_go(load)
         verdict = self._carrier.failure or GIVEN_BACK
