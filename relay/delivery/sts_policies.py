@@ -119,10 +119,13 @@ class StsPolicies:
             return policy
         return (await asyncio.shield(self._start(domain, wanted, kept))).valid(now)
 
-    async def failure_of(self, domain: str) -> tuple[str, str]:
-        """Why the policy that is in DNS now could not be had: result type and words, or empty."""
-        kept = await self._recall(domain)
-        return (kept.result, kept.problem) if kept.failed else ("", "")
+    async def known(self, domain: str) -> tuple[StsPolicy | None, str, str]:
+        """The policy that was found last, and why the one in DNS could not be had: a result type
+        and words, or empty. Nothing is fetched."""
+        kept, wanted = await self._recall(domain), await self._published(domain)
+        policy = kept.valid(time.time())
+        is_unfetched = bool(kept.failed and wanted == kept.failed_id)
+        return (policy, kept.result, kept.problem) if is_unfetched else (policy, "", "")
 
     async def look_up(self, domain: str) -> tuple[str, Kept]:
         """For who wants to see it: the id in DNS now, and what is known of the policy."""

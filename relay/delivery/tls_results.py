@@ -62,7 +62,7 @@ class TlsResults:
         self._counts = TlsCounts(work.store)
         self._sender = TlsReportSender(directory, work)
         self._pending: dict[tuple[str, str], Counter[_Result]] = {}
-        self._failed: list[tuple[str, _Result]] = []
+        self._failed: list[tuple[str, str, _Result]] = []
         self._looked = ("", float("-inf"))
 
     def opened(self, domain: str, session: Session, plan: Plan) -> None:
@@ -108,15 +108,18 @@ class TlsResults:
 
     def _note_lane(self, lane: str, policy: Policy | None, failure: Failure) -> None:
         if len(self._failed) < PENDING_KEPT:
-            self._failed.append((lane, (policy, field_of(failure))))
+            self._failed.append((self._today(), lane, (policy, field_of(failure))))
 
-    def _note(self, domain: str, policy: Policy | None, field: str) -> None:
+    def _note(self, domain: str, policy: Policy | None, field: str, day: str = "") -> None:
         if is_in_spite_of_tls(domain):
             return
-        key = (day_of(self._work.store.clock.now()), domain)
+        key = (day or self._today(), domain)
         if key not in self._pending and len(self._pending) >= PENDING_KEPT:
             return
         self._pending.setdefault(key, Counter())[policy, field] += 1
+
+    def _today(self) -> str:
+        return day_of(self._work.store.clock.now())
 
     async def run(self) -> None:
         """Flush and send until cancelled, through every absence of the store.
@@ -138,7 +141,7 @@ class TlsResults:
     async def _send(self) -> None:
         """Look for reports that are due, now and then, and when a day has ended."""
         loop = asyncio.get_running_loop()
-        today, (day, at) = day_of(self._work.store.clock.now()), self._looked
+        today, (day, at) = self._today(), self._looked
         if today == day and loop.time() < at + SEND_EVERY_S:
             return
         self._looked = (today, loop.time())
@@ -147,18 +150,32 @@ class TlsResults:
 
     async def flush(self) -> None:
         """Write what was noted to Redis; StoreError, and what is left is written later."""
+        await self._spread_failures()
+        today = self._today()
+        pending, self._pending = self._pending, {}
+        try:
+            while pending:
+                (day, domain), counts = next(iter(pending.items()))
+                is_late = day != today and await self._counts.is_made(day, domain)
+                if not is_late and await self._is_wanted(domain):
+                    for policy, held in (await self._by_policy(domain, counts)).items():
+                        await self._counts.add(day, domain, msgspec.json.encode(policy), held)
+                del pending[day, domain]
+        finally:
+            for key, counts in pending.items():
+                self._pending.setdefault(key, Counter()).update(counts)
+
+    async def _spread_failures(self) -> None:
+        """Note what failed on a lane for the domains that wait there."""
         failures, self._failed = self._failed, []
-        for lane, (policy, field) in failures:
-            for domain in await self._work.destinations_of(lane, DOMAINS_OF_LANE):
-                self._note(domain, policy, field)
-        today = day_of(self._work.store.clock.now())
-        while self._pending:
-            (day, domain), counts = next(iter(self._pending.items()))
-            is_late = day != today and await self._counts.is_made(day, domain)
-            if not is_late and await self._is_wanted(domain):
-                for policy, held in (await self._by_policy(domain, counts)).items():
-                    await self._counts.add(day, domain, msgspec.json.encode(policy), held)
-            self._pending.pop((day, domain), None)
+        try:
+            while failures:
+                day, lane, (policy, field) = failures[-1]
+                for domain in await self._work.destinations_of(lane, DOMAINS_OF_LANE):
+                    self._note(domain, policy, field, day)
+                failures.pop()
+        finally:
+            self._failed += failures
 
     async def _is_wanted(self, domain: str) -> bool:
         """Whether anybody wants the domain's reports."""
@@ -174,8 +191,7 @@ class TlsResults:
         fetched earlier: they count for what became of them, and as failures of the fetch.
         """
         sts = self._directory.sts
-        policy = await sts.of(domain) if sts is not None else None
-        unfetched, words = await sts.failure_of(domain) if sts is not None else ("", "")
+        policy, unfetched, words = await sts.known(domain) if sts is not None else (None, "", "")
         if policy is not None and policy.mode is StsMode.NONE:
             policy = None
         held = Policy() if policy is None else _of_sts(policy)

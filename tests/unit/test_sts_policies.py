@@ -159,7 +159,7 @@ async def test_what_is_no_policy_leaves_the_domain_without_one_and_is_not_asked_
         for policies in (made(server, cache), made(server, cache)):
             assert await policies.of("a.test") is None
             assert await policies.of("a.test") is None
-            told, words = await policies.failure_of("a.test")
+            _, told, words = await policies.known("a.test")
             assert (told, problem in words) == (result, True), words
     assert len(server.requests) == 1
 
@@ -178,7 +178,7 @@ async def test_certificate_of_another_name_or_of_nobody_known_is_no_policy(
         async with HttpsServer(answer()).running(certificate.server) as server:
             policies = made(server)
             assert await policies.of("a.test") is None
-            told, words = await policies.failure_of("a.test")
+            _, told, words = await policies.known("a.test")
             assert (told, problem in words) == (STS_UNTRUSTED, True), words
         assert server.requests == []
 

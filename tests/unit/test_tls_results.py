@@ -15,6 +15,7 @@ from scripted_dns import ScriptedDns, serving
 from scripted_smtp import Certificate, Peer, Script, ScriptedServer
 
 from relay.delivery.addresses import AddressRules
+from relay.delivery.dane import Unusable
 from relay.delivery.directory import load_directory
 from relay.delivery.plan import Plan, plan_for
 from relay.delivery.routes import Routes
@@ -24,10 +25,11 @@ from relay.delivery.sts_policies import StsPolicies
 from relay.delivery.tls_report_sender import tallies_of
 from relay.delivery.tls_results import TlsResults
 from relay.delivery.values import Dialogue, Endpoint, SessionFailed
+from relay.model.errors import StoreUnavailable
 from relay.model.lane import Lane
 from relay.net.resolver import Resolver
 from relay.policy.shape import Shape
-from relay.policy.tls_report import day_of, make_report
+from relay.policy.tls_report import SUCCESS, day_of, make_report
 from relay.settings.schema import Delivery, Dns, Mode, Route, Settings, Timeouts, Tls, TlsPolicy
 from relay.store.queue import Store
 from relay.store.tls_counts import TlsCounts
@@ -297,6 +299,7 @@ POLICY = "version: STSv1\r\nmode: enforce\r\nmx: {mx}\r\nmax_age: 604800\r\n"
 async def with_policies(counting: Counting, server: HttpsServer) -> AsyncIterator[Counting]:
     rules = AddressRules.for_mx(SETTINGS, server.port)
     sts = StsPolicies(counting.directory.resolver, rules, None, server.port)
+    await sts.of("a.test")  # as who routes the domain does
     yield Counting(msgspec.structs.replace(counting.directory, sts=sts), counting.work)
     await sts.aclose()
 
@@ -360,6 +363,56 @@ async def test_policy_that_admits_no_host_and_sessions_under_it_are_told_under_i
     }
     (detail,) = policy["failure-details"]
     assert "admits none of its MX hosts (mx.a.test)" in detail["failure-reason-code"]
+
+
+async def test_policy_that_was_never_to_be_had_is_no_failure_once_the_domain_announces_none(
+    counting: Counting, dns_server: ScriptedDns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dns_server.add("_mta-sts.a.test", "TXT", '"v=STSv1; id=one"')
+    certificate = Certificate(tmp_path, "mta-sts.a.test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+    async with (
+        HttpsServer(answer(status="404 Not Found")).running(certificate.server) as policies,
+        with_policies(counting, policies) as counting,
+    ):
+        del dns_server._records["_mta-sts.a.test", "TXT"]
+        counting.directory.resolver._memory.clear()
+        counting.results._note("a.test", None, SUCCESS + HOST)
+        (policy,) = await counting.report()
+        assert (policy["policy"]["policy-type"], good_of(policy)) == ("no-policy-found", 1)
+        assert len(policies.requests) == 1
+
+
+# -- what is not lost -----------------------------------------------------------------------
+
+
+async def test_what_the_store_does_not_take_and_what_comes_meanwhile_is_counted_later(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, add = counting.results, counting.results._counts.add
+    await counting.mail_on(str(plan(Dialogue("relay.test")).lane))
+    results.without_tlsa("site|default|opportunistic|", HOST, Unusable("no answer"))
+    results._note("a.test", None, SUCCESS + HOST)
+
+    async def away(*_: Any) -> None:
+        results._note("a.test", None, SUCCESS + HOST)
+        raise StoreUnavailable("it is away")
+
+    monkeypatch.setattr(results._counts, "add", away)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await results.flush()
+
+    async def slowly(*arguments: Any) -> None:
+        results._note("a.test", None, SUCCESS + HOST)
+        await add(*arguments)
+
+    monkeypatch.setattr(results._counts, "add", slowly)
+    await results.flush()
+    monkeypatch.setattr(results._counts, "add", add)
+    told = {one["policy"]["policy-type"]: one for one in await counting.report()}
+    assert kinds(told["tlsa"]) == {"dnssec-invalid": 1}
+    assert good_of(told["no-policy-found"]) == 5
 
 
 # -- bounds ----------------------------------------------------------------------------------
