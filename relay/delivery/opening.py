@@ -48,6 +48,8 @@ class Opening:
         self._client: Client | None = None
         self._link: Link | None = None
         self.timings: dict[str, float] = {}
+        #: What we speak from.
+        self.local_address = ""
         #: Each phase in its turn: its name, what it took, and how long the dialogue was after it.
         self.stages: list[tuple[str, float, int]] = []
 
@@ -88,6 +90,7 @@ class Opening:
             source_address=dialogue.source_address,
             allow_only_loopback=dialogue.allow_only_loopback,
         )
+        self.local_address = stream.local_address
         link = self._link = Link(client, stream, dialogue.timeouts)
         if endpoint.implicit_tls:
             self._begin_phase("tls")
@@ -182,6 +185,7 @@ class Opening:
             cause=cause,
             dialogue=fit(lines, TRANSCRIPT_OCTETS),
             timings=self.timings,
+            local_address=self.local_address,
         )
 
     def _begin_phase(self, phase: str) -> None:

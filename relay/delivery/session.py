@@ -150,6 +150,8 @@ class Session:
         self.unverified_because = ""
         self.timings = opening.timings
         self.stages = opening.stages
+        #: The address that we speak from.
+        self.local_address = opening.local_address
         #: Transactions run so far, whatever came of them.
         self.transactions = 0
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 import structlog
 
+from relay.delivery.addresses import reach_of
 from relay.delivery.dane import Unusable
 from relay.delivery.directory import Directory
 from relay.delivery.plan import Plan
@@ -73,13 +74,13 @@ class TlsResults:
         policy = _of_tlsa(endpoint)
         if policy is not None and not endpoint.tlsa:
             text = "none of the TLSA records is usable"
-            self._note(domain, policy, field_of(_failure(endpoint, plan, TLSA_INVALID, text)))
+            self._note(domain, policy, field_of(_failure(session, plan, TLSA_INVALID, text)))
         elif session.tls and not why:
             self._note(domain, policy, SUCCESS + endpoint.host)
         else:
             is_tried = session.tls or session.clear_because
             result = result_of(why) if is_tried else NO_STARTTLS
-            self._note(domain, policy, field_of(_failure(endpoint, plan, result, why)))
+            self._note(domain, policy, field_of(_failure(session, plan, result, why)))
 
     def failed(self, endpoint: Endpoint, failed: SessionFailed, plan: Plan) -> None:
         """TLS did not come about, and so the session did not."""
@@ -87,7 +88,8 @@ class TlsResults:
             return
         words = str(failed.reply or failed.cause or "")
         result = NO_STARTTLS if failed.reply is not None else result_of(words)
-        failure = _failure(endpoint, plan, result, words)
+        source = plan.dialogue.source_address or failed.local_address
+        failure = _failure_with(endpoint, source, result, words)
         self._note_lane(str(plan.lane), _of_tlsa(endpoint), failure)
 
     def without_tlsa(self, lane: str, host: str, why: Unusable) -> None:
@@ -208,9 +210,17 @@ class TlsResults:
         return found
 
 
-def _failure(endpoint: Endpoint, plan: Plan, result: str, words: str) -> Failure:
-    source = plan.dialogue.source_address
-    return Failure(result, endpoint.host, endpoint.address, source, _short(words))
+def _failure(session: Session, plan: Plan, result: str, words: str) -> Failure:
+    source = plan.dialogue.source_address or session.local_address
+    return _failure_with(session.endpoint, source, result, words)
+
+
+def _failure_with(endpoint: Endpoint, source: str, result: str, words: str) -> Failure:
+    """A failure with a host; an address of ours that it cannot see is nobody's business."""
+    is_seen = bool(source) and reach_of(source) is reach_of(endpoint.address)
+    return Failure(
+        result, endpoint.host, endpoint.address, source if is_seen else "", _short(words)
+    )
 
 
 def _short(words: str) -> str:

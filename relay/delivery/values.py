@@ -112,7 +112,8 @@ class TransactionResult(msgspec.Struct, eq=False, kw_only=True):
 class SessionFailed(RelayError):
     """Raised when no session came about: in which phase, with which reply or cause.
 
-    `phase` is connect, greeting, hello, tls or auth; `reply` is the peer's, if it spoke.
+    `phase` is connect, greeting, hello, tls or auth; `reply` is the peer's, if it spoke;
+    `local_address` is what we spoke from, as far as it is known.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class SessionFailed(RelayError):
         cause: Exception | None = None,
         dialogue: str = "",
         timings: dict[str, float] | None = None,
+        local_address: str = "",
     ) -> None:
         super().__init__(f"{phase}: {reply or cause or 'failed'}")
         self.phase = phase
@@ -130,3 +132,4 @@ class SessionFailed(RelayError):
         self.cause = cause
         self.dialogue = dialogue
         self.timings = timings or {}
+        self.local_address = local_address

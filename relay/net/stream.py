@@ -91,6 +91,14 @@ class Stream(asyncio.Protocol):
         return channel_binding(transport.get_extra_info("ssl_object") if transport else None)
 
     @property
+    def local_address(self) -> str:
+        """The address that we speak from; empty for a Unix socket, or where it is gone."""
+        with contextlib.suppress(OSError):
+            if self._socket.family != socket.AF_UNIX:
+                return str(self._socket.getsockname()[0])
+        return ""
+
+    @property
     def certificate(self) -> bytes:
         """The peer's certificate (DER), whether it was verified or not; empty in clear."""
         tls = self._ssl_object

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
@@ -99,7 +100,10 @@ def plan(dialogue: Dialogue) -> Plan:
 
 
 def kinds(policy: dict[str, Any]) -> dict[str, int]:
-    return {one["result-type"]: one["failed-session-count"] for one in policy["failure-details"]}
+    found: Counter[str] = Counter()
+    for one in policy["failure-details"]:
+        found[one["result-type"]] += one["failed-session-count"]
+    return dict(found)
 
 
 def good_of(policy: dict[str, Any]) -> int:
@@ -166,7 +170,9 @@ async def test_session_that_is_not_the_verified_one_that_was_tried_is_told_by_wh
     await counting.mail_on(str(plan(strict).lane))
     async with ScriptedServer(speaking(shown.server if certificate else None)).running() as server:
         endpoint = Endpoint(HOST, "127.0.0.1", server.port)
-        counting.results.opened("a.test", await a_session(endpoint, how), plan(how))
+        session = await open_session(endpoint, how)
+        counting.results.opened("a.test", session, plan(how))
+        await session.close()
         with pytest.raises(SessionFailed) as caught:
             await open_session(endpoint, strict)
         counting.results.failed(endpoint, caught.value, plan(strict))
@@ -174,6 +180,8 @@ async def test_session_that_is_not_the_verified_one_that_was_tried_is_told_by_wh
     assert policy["policy"]["policy-type"] == "no-policy-found"
     assert (good_of(policy), kinds(policy)) == (0, {result: 2})
     assert {one["receiving-mx-hostname"] for one in policy["failure-details"]} == {HOST}
+    assert {one["receiving-ip"] for one in policy["failure-details"]} == {"127.0.0.1"}
+    assert {one.get("sending-mta-ip") for one in policy["failure-details"]} == {"127.0.0.1"}
 
 
 # -- DANE ------------------------------------------------------------------------------------
