@@ -23,7 +23,7 @@ from relay.ingress.message import Attachment, Mailbox, Message
 from relay.ingress.report_fields import ReportFields
 from relay.ingress.store_link import find_store
 from relay.ingress.submit import Draft, Submitter
-from relay.ingress.suppression_entry import entry_in_words, suppression_of
+from relay.ingress.suppression_entry import SuppressionEntry, suppression_of
 from relay.model.ids import is_recipient_id, split_recipient_id
 from relay.model.message import Receipt
 from relay.model.suppression import Suppression, suppression_name
@@ -126,7 +126,9 @@ class AsyncRelay:
         Reasons are those of `SuppressionReason`. Raises SubmissionRefused where it is no address,
         no reason, or no line, StateConflict where the list is full, StoreUnavailable.
         """
-        entry = suppression_of(entry_in_words(address, reason, note))
+        entry = suppression_of(
+            SuppressionEntry(address=address, reason=reason, origin="manual", note=note)
+        )
         found = await self._suppressions()
         most = self._settings.suppression.entries
         await found.add([entry], most=most, keep_s=keep_s, actor="python")

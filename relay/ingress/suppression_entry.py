@@ -1,37 +1,33 @@
-"""Entries of other suppression lists, as programs and files give them, become entries of ours."""
+"""Entries of the suppression list as people, programs and files give them."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
 from relay.model.errors import Finding, SubmissionRefused
 from relay.model.suppression import Origin, Suppression, SuppressionReason, suppression_name
 
+Word = TypeVar("Word", bound=StrEnum)
+
 #: Characters of a note, and of an event's id.
 LINE_CHARACTERS = 200
 
 
 class SuppressionEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One entry of another list; `since` null is now, `until` null for good."""
+    """One entry as it is given; `since` null is now, `until` null for good.
+
+    `reason` is one of `SuppressionReason`, `origin` of `Origin`.
+    """
 
     address: str
-    reason: SuppressionReason = SuppressionReason.OTHER
-    origin: Origin = Origin.IMPORT
+    reason: str = SuppressionReason.OTHER.value
+    origin: str = Origin.IMPORT.value
     since: datetime | None = None
     until: datetime | None = None
     evidence: str = ""
     note: str = ""
-
-
-def entry_in_words(address: str, reason: str, note: str) -> SuppressionEntry:
-    """What a person says; SubmissionRefused where the reason is none."""
-    try:
-        word = SuppressionReason(reason)
-    except ValueError:
-        known = ", ".join(SuppressionReason)
-        fault = Finding("reason", "invalid_value", f"{reason[:80]!r} is none", f"one of {known}")
-        raise SubmissionRefused(fault) from None
-    return SuppressionEntry(address=address, reason=word, origin=Origin.MANUAL, note=note)
 
 
 def suppression_of(given: SuppressionEntry, *, place: str = "") -> Suppression:
@@ -43,13 +39,22 @@ def suppression_of(given: SuppressionEntry, *, place: str = "") -> Suppression:
             raise SubmissionRefused(fault)
     return Suppression(
         name=suppression_name(given.address, field=place + "address"),
-        reason=given.reason,
-        origin=given.origin,
+        reason=_word(SuppressionReason, given.reason, place + "reason"),
+        origin=_word(Origin, given.origin, place + "origin"),
         since=_epoch_s(given.since) or 0.0,
         until=_epoch_s(given.until),
         evidence=given.evidence,
         note=given.note,
     )
+
+
+def _word(words: type[Word], text: str, field: str) -> Word:
+    try:
+        return words(text)
+    except ValueError:
+        fault = f"{text[:80]!r} is no {field.rpartition('.')[2]}"
+        fix = f"one of {', '.join(words)}"
+        raise SubmissionRefused(Finding(field, "invalid_value", fault, fix)) from None
 
 
 def _epoch_s(moment: datetime | None) -> float | None:

@@ -123,9 +123,17 @@ class SuppressionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """
 
     address: str
-    reason: SuppressionReason = SuppressionReason.OTHER
+    reason: str = SuppressionReason.OTHER.value
     note: str = ""
     duration: str | float = ""
+
+    def entry(self) -> Suppression:
+        """As the store takes it; SubmissionRefused names field, fault and fix."""
+        return suppression_of(
+            SuppressionEntry(
+                address=self.address, reason=self.reason, origin="manual", note=self.note
+            )
+        )
 
 
 class SuppressionImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -167,10 +175,10 @@ def entries_of(given: SuppressionImport) -> list[Suppression]:
     return entries
 
 
-def reason_of(given: str, field: str = "reason") -> str:
+def reason_of(given: str) -> str:
     """An operator's reason: one line, for it stands in lists, logs and reports to senders."""
     if not given.isprintable() or len(given) > _REASON_LENGTH:
-        raise invalid(field, "is no line of text", "give up to 200 printable characters")
+        raise invalid("reason", "is no line of text", "give up to 200 printable characters")
     return given
 
 

@@ -16,7 +16,6 @@ from relay.ingress.http.filters import (
     SuppressionRequest,
     duration_s,
     entries_of,
-    reason_of,
 )
 from relay.ingress.http.openapi import answers, takes
 from relay.ingress.http.shapes import (
@@ -106,11 +105,7 @@ class SuppressionList:
     async def add(self, request: Request) -> Response:
         """Put an entry on the list, or in the place of the one that is there."""
         wanted = await read_json(request, SuppressionRequest)
-        entry = Suppression(
-            name=suppression_name(wanted.address),
-            reason=wanted.reason,
-            note=reason_of(wanted.note, "note"),
-        )
+        entry = wanted.entry()
         keep_s = duration_s("duration", wanted.duration) if wanted.duration else 0.0
         await self._list.add([entry], most=self._most, keep_s=keep_s, actor="http")
         return json_response(SuppressionShape.of(await self._found(entry.name)), 201)
