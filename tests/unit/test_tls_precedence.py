@@ -25,7 +25,7 @@ from tests.support.processes import ROOT
 
 HOSTS = {"mx1.a.test", "mx2.a.test"}
 RECORDS = {"usable": f"3 1 1 {'ab' * 32}", "unusable": f"1 1 1 {'ab' * 32}"}
-QUICK = Dns(timeout=0.5, lifetime=1.0)
+PATIENT = Dns(timeout=20.0, lifetime=30.0)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ def settings_of(row: Row) -> Settings:
     where, _, word = row.operator.partition(": ")
     routes = (Route(domain="a.test", tls=TlsPolicy(word)),) if where == "route" else ()
     delivery = Delivery(mode=Mode.LIVE, hostname="relay.test", allow_private=True)
-    return Settings(dns=QUICK, delivery=delivery, tls=Tls(dane=True), routes=routes)
+    return Settings(dns=PATIENT, delivery=delivery, tls=Tls(dane=True), routes=routes)
 
 
 def destination_of(row: Row, settings: Settings) -> str:
@@ -116,7 +116,7 @@ async def test_table_of_what_wins_is_what_is_done(
     if row.mta_sts:
         dns_server.add("_mta-sts.a.test", "TXT", '"v=STSv1; id=one"')
     policy = f"version: STSv1\r\nmode: {row.mta_sts}\r\nmx: mx1.a.test\r\nmax_age: 604800\r\n"
-    resolver = Resolver(QUICK, nameservers=(dns_server.nameserver,))
+    resolver = Resolver(PATIENT, nameservers=(dns_server.nameserver,))
     async with HttpsServer(answer(policy)).running(certificate.server) as server:
         rules = AddressRules.for_mx(settings_of(row), server.port)
         sts = StsPolicies(resolver, rules, None, server.port)

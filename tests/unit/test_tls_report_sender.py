@@ -16,6 +16,7 @@ from relay.delivery import tls_results
 from relay.delivery.directory import load_directory
 from relay.delivery.tls_report_sender import TlsReportSender
 from relay.delivery.tls_results import TlsResults
+from relay.net import https, tls_report_post
 from relay.net.resolver import Resolver
 from relay.policy.tls_report import SUCCESS, Failure, day_of, delay_of, field_of
 from relay.settings.schema import Delivery, Dns, Mode, Settings, Tls
@@ -27,14 +28,14 @@ from tests.store.mail import shift, worker
 from tests.support.https_server import HttpsServer, answer
 from tests.support.tls_report import check_report
 
-QUICK = Dns(timeout=0.5, lifetime=1.0)
+PATIENT = Dns(timeout=20.0, lifetime=30.0)
 DAY_S = 86_400
 TAKEN, BUSY = answer(status="201 Created"), answer(status="503 Busy")
 
 
 def settings(*, allow_private: bool = True) -> Settings:
     delivery = Delivery(mode=Mode.LIVE, hostname="relay.test", allow_private=allow_private)
-    return Settings(dns=QUICK, delivery=delivery, tls=Tls(reports=True))
+    return Settings(dns=PATIENT, delivery=delivery, tls=Tls(reports=True))
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ async def dns_server() -> AsyncIterator[ScriptedDns]:
     async with serving() as server:
         server.add("reports.a.test", "A", "127.0.0.1")
         yield server
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy is no server that is silent."""
+    monkeypatch.setattr(https, "_STEP_S", 60.0)
+    monkeypatch.setattr(tls_report_post, "POST_S", 90.0)
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ class Workers:
         return TlsResults(self._directory(settings()), await self.work())
 
     def _directory(self, how: Settings) -> Any:
-        resolver = Resolver(QUICK, nameservers=(self._dns_server.nameserver,))
+        resolver = Resolver(PATIENT, nameservers=(self._dns_server.nameserver,))
         self._closers.append(resolver.aclose)
         return load_directory(how, resolver, signs=False)
 
@@ -320,24 +328,24 @@ async def test_day_is_told_whole_and_alone_though_workers_count_across_midnight(
 ) -> None:
     async with HttpsServer(TAKEN).running(trusted.server) as server:
         asks(dns_server, url(server))
-        await shift(store, (DAY_S - 1 - await store.now()) % DAY_S)
+        await shift(store, (DAY_S - 600 - await store.now()) % DAY_S)
         one, two = await workers.results(), await workers.results()
         before = await heard(one)
         assert await heard(two) == before
         one.not_admitted("a.test", "before midnight")
         two.not_admitted("a.test", "before midnight")
         await one.flush()
-        await shift(store, 2)
+        await shift(store, 620)
         for results in (one, two):
             assert await heard(results) != before
             results.not_admitted("a.test", "after midnight")
         await asyncio.gather(one.flush(), two.flush())
 
         sender = await workers.sender()
-        await shift(store, delay_of("a.test") - 60)
+        await shift(store, delay_of("a.test") - 620)
         await sender.send_due()
         assert server.requests == []
-        await shift(store, 120)
+        await shift(store, 1200)
         await sender.send_due()
         (report,) = (json.loads(gzip.decompress(body)) for body in server.bodies)
         check_report(report)

@@ -39,13 +39,13 @@ from tests.store import mail
 from tests.support.https_server import HttpsServer, answer
 from tests.support.tls_report import check_report
 
-QUICK = Dns(timeout=0.5, lifetime=1.0)
+PATIENT = Dns(timeout=20.0, lifetime=30.0)
 SETTINGS = Settings(
-    dns=QUICK,
+    dns=PATIENT,
     delivery=Delivery(mode=Mode.LIVE, hostname="relay.test", allow_private=True),
     tls=Tls(reports=True, dane=True, mta_sts=False),
 )
-TIMEOUTS = Timeouts(greeting=5.0, tls=5.0, command=5.0, quit=2.0)
+TIMEOUTS = Timeouts(greeting=30.0, tls=30.0, command=30.0, quit=5.0)
 DIGEST = "ab" * 32
 HOST = "mx.a.test"
 
@@ -90,7 +90,7 @@ class Counting:
 
 @pytest.fixture
 async def counting(store: Store, dns_server: ScriptedDns) -> AsyncIterator[Counting]:
-    resolver = Resolver(QUICK, nameservers=(dns_server.nameserver,))
+    resolver = Resolver(PATIENT, nameservers=(dns_server.nameserver,))
     yield Counting(load_directory(SETTINGS, resolver, signs=False), await mail.worker(store))
     await resolver.aclose()
 
@@ -231,7 +231,7 @@ async def planned(counting: Counting, *records: str) -> Plan | Unroutable:
             server.add(f"_25._tcp.{HOST}", "TLSA", *records)
         else:
             server.fail(f"_25._tcp.{HOST}", "TLSA")
-        resolver = Resolver(QUICK, nameservers=(server.nameserver,))
+        resolver = Resolver(PATIENT, nameservers=(server.nameserver,))
         shared = {
             "resolver": resolver,
             "settings": SETTINGS,
