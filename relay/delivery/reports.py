@@ -18,12 +18,19 @@ from relay.model.message import ClaimedMessage, Outcome, Submission
 from relay.model.state import State
 from relay.model.verdict import Severity
 from relay.policy.classify import status_code
-from relay.policy.route import RouteTable
 from relay.policy.statuses import BY_REASON
 from relay.settings.schema import Settings
 
 #: A report that cannot be delivered is given up after this (Postfix: bounce_queue_lifetime 5 d).
 REPORT_LIFETIME_S = 2 * 86400.0
+
+
+class Destinations(Protocol):
+    """What reports need of the route table."""
+
+    def destination_for(self, domain: str) -> str:
+        """Where recipients of the domain are grouped."""
+        ...
 
 
 class Postmaster(Protocol):
@@ -32,7 +39,7 @@ class Postmaster(Protocol):
     @property
     def hello_name(self) -> str: ...
     @property
-    def routes(self) -> RouteTable: ...
+    def routes(self) -> Destinations: ...
     @property
     def settings(self) -> Settings: ...
 

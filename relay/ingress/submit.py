@@ -15,12 +15,14 @@ from typing import Protocol
 
 import msgspec
 
+from relay.delivery.reports import Destinations
 from relay.ingress.labels import PREFIX, Labels, check_labels, labels_of
+from relay.ingress.suppressed import Sender, report_of_suppressed
 from relay.ingress.trace import Origin, date_value, received_field
 from relay.model.address import Address
 from relay.model.destination import in_spite_of_tls
 from relay.model.dsn import Dsn
-from relay.model.errors import Finding, MessageTooLarge, SubmissionRefused
+from relay.model.errors import Finding, MessageTooLarge, StoreError, SubmissionRefused
 from relay.model.ids import new_queue_id
 from relay.model.message import Receipt, Submission
 from relay.policy.lint import lint
@@ -28,6 +30,7 @@ from relay.policy.senders import Senders
 from relay.settings.schema import MailClass, Settings
 from relay.smtp.content import normalize
 from relay.smtp.header_block import HeaderBlock, rewrite, scan
+from relay.telemetry.log import get_logger
 from relay.telemetry.meter import Meter
 
 #: Doors whose senders expect a DSN by mail; the others read events.
@@ -36,6 +39,7 @@ _DSN_DOORS = frozenset({"smtp", "sendmail"})
 _LENIENT_DOORS = frozenset({"smtp", "sendmail"})
 #: What never leaves, as in Postfix's `message_drop_headers`.
 _DROPPED = frozenset({"bcc", "resent-bcc", "return-path", "content-length"})
+_log = get_logger()
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 
 
@@ -44,14 +48,6 @@ class Acceptor(Protocol):
 
     async def accept(self, submission: Submission) -> Receipt:
         """Make the submission durable."""
-        ...
-
-
-class Destinations(Protocol):
-    """What submit needs of the route table."""
-
-    def destination_for(self, domain: str) -> str:
-        """Where recipients of the domain are grouped."""
         ...
 
 
@@ -103,6 +99,7 @@ class Submitter:
         senders = Senders(settings)
         self._senders = senders if senders.use_feedback_id else None
         self._meter = meter if meter is not None else Meter()
+        self._routes = routes
         self._destination_for = lru_cache(maxsize=65536)(routes.destination_for)
 
     async def submit(self, draft: Draft) -> Receipt:
@@ -111,7 +108,19 @@ class Submitter:
 
     async def accept(self, submission: Submission) -> Receipt:
         """Hand a prepared submission to the store."""
-        return await self._acceptor.accept(submission)
+        receipt = await self._acceptor.accept(submission)
+        if receipt.suppressed and submission.wants_dsn:
+            await self._tell_of_suppressed(submission, receipt)
+        return receipt
+
+    async def _tell_of_suppressed(self, submission: Submission, receipt: Receipt) -> None:
+        """Queue the report: after the mail, whose acceptance it must not undo by failing."""
+        sender = Sender(self.hostname, self._routes, self._settings)
+        for report in report_of_suppressed(submission, receipt, sender):
+            try:
+                await self._acceptor.accept(report)
+            except (StoreError, SubmissionRefused) as error:
+                _log.warning("report.lost", queue_id=receipt.id, reason=str(error))
 
     def prepare(self, draft: Draft, *, now: float | None = None) -> Prepared:
         """Check the draft and make its submission; SubmissionRefused, MessageTooLarge say why not.

@@ -56,12 +56,16 @@ class ReceiptRecipient(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """Proof of acceptance: the message is durable under this queue-id."""
+    """Proof of acceptance: the message is durable under this queue-id.
+
+    `suppressed`: how many recipients the suppression list ended as it was accepted.
+    """
 
     id: str
     message_id: str
     recipients: tuple[ReceiptRecipient, ...]
     replayed: bool = False
+    suppressed: int = 0
 
     @property
     def accepted(self) -> int:

@@ -389,7 +389,7 @@ def _with_suppressed(receipt: Receipt, numbers: Sequence[int]) -> Receipt:
     for number in numbers:
         ended = msgspec.structs.replace(recipients[number - 1], status=str(State.SUPPRESSED))
         recipients[number - 1] = ended
-    return msgspec.structs.replace(receipt, recipients=tuple(recipients))
+    return msgspec.structs.replace(receipt, recipients=tuple(recipients), suppressed=len(numbers))
 
 
 def _all_suppressed(packed: bytes) -> Finding:

@@ -61,11 +61,12 @@ async def test_hard_bounce_and_complaint_end_the_mail_of_an_address_until_it_is_
         first = await system.submit([ANN, GONE])
         await system.until(first, {ANN: "delivered", GONE: "failed"})
         await a_hard_bounce_is_not_tried_again(system, api)
+        await its_sender_by_smtp_is_told(system)
         await a_complaint_ends_the_mail(system, api, intake)
         refused_at_every_door(system, api, door)
         await who_is_removed_gets_mail_again(system, api)
 
-        counted(api, bounced=1, spam=4)
+        counted(api, bounced=2, spam=4)
 
 
 async def a_hard_bounce_is_not_tried_again(system: System, api: str) -> None:
@@ -85,6 +86,16 @@ async def a_hard_bounce_is_not_tried_again(system: System, api: str) -> None:
     assert system.sink.refusals("shop.test") == refusals  # nobody asked for him again
     (told,) = await system.events("recipient.suppressed")
     assert (told.data["address"], told.data["evidence"]) == (GONE, failed.id)
+
+
+async def its_sender_by_smtp_is_told(system: System) -> None:
+    await system.submit([GONE, "tom@shop.test"], ingress="smtp", sender="me@home.test")
+    (seen,) = system.sink.receipts(recipient="me@home.test", at_least=1)
+    assert seen.reverse_path == ""
+    report = system.sink.content(seen.number)
+    assert report.count(b"Final-Recipient:") == report.count(f"; {GONE}\r\n".encode()) == 1
+    assert b"Action: failed\r\nStatus: 5.7.1\r\n" in report
+    assert b"the address is on the suppression list" in report
 
 
 async def a_complaint_ends_the_mail(system: System, api: str, intake: int) -> None:
