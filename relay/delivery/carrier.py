@@ -360,6 +360,7 @@ class Carrier:
 
     async def _report(self, *, good: bool, verdict: Verdict | None = None) -> None:
         context, plan = self._context, self.plan
+        is_of_site = verdict is None or self._breaker_of(verdict) == context.site_breaker(plan)
         is_route = verdict is not None and verdict.scope is Scope.ROUTE
         breakers: tuple[tuple[str, bool, str, str], ...] = ()
         if good and self._probing:
@@ -372,7 +373,7 @@ class Carrier:
         windows = tuple(
             (key, self._successes if good else 0, plan.shape.max_connections, initial)
             for key, initial in context.windows(plan).items()
-            if not is_route
+            if is_of_site and not is_route  # an account's fault, or that of a demand, is not theirs
         )
         text = verdict.text if verdict is not None else ""
         # What one session of several met says nothing of the site, unless it says so itself.
@@ -381,7 +382,7 @@ class Carrier:
         is_silent = verdict is not None and verdict.reply is None
         report = Report(windows, breakers, lane, self._token, is_silent)
         self._successes = 0
-        if not good:
+        if not good and windows:
             context.narrowed(plan)
         for key, word, until in await context.work.report(report):
             if word == "wider":

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from relay.delivery.carrier import Carrier
 from relay.delivery.context import Context
 from relay.delivery.directory import load_directory
 from relay.delivery.lanes import Lanes
 from relay.delivery.plan import Plan
 from relay.delivery.values import Dialogue
 from relay.model.lane import Lane
+from relay.model.verdict import Scope, Severity, Verdict
 from relay.net.resolver import Resolver
 from relay.policy.shape import Shape
 from relay.settings.schema import Delivery, Mode, Settings
@@ -89,3 +91,26 @@ async def test_site_that_fails_mail_without_demands_keeps_all_back(context: Cont
     await context.work.report(Report(breakers=((key, False, FAILED, "expired"),)))
     for demand in ("opportunistic", "required", "verified", "verified+mta-sts"):
         assert (await taken(context, plan(demand))).reason == FAILED
+
+
+@pytest.mark.parametrize(
+    ("demand", "reason", "narrows"),
+    [
+        ("verified+mta-sts", FAILED, False),
+        ("opportunistic+dane.a.test", FAILED, False),
+        ("required", FAILED, False),
+        ("opportunistic", FAILED, True),
+        ("verified+mta-sts", "connection_refused", True),
+    ],
+)
+async def test_tls_that_fails_a_demand_leaves_the_sites_window_alone(
+    context: Context, demand: str, reason: str, narrows: bool
+) -> None:
+    failed = plan(demand)
+    verdict = Verdict(Severity.TRANSIENT, Scope.HOST, reason, "It failed.")
+    for _ in range(20):  # more than a window outlives
+        await Carrier(failed, context, context.work.new_token()).fail(verdict)
+    other = await taken(context, plan("opportunistic"))
+    assert (other.word == "ok") is not narrows, other
+    windows = await context.work.store.wire.call("KEYS", f"{context.work.store.p}fb:*")
+    assert bool(windows) is narrows
