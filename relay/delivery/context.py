@@ -258,9 +258,10 @@ class Context:
         return self._lanes.gives_way()
 
     async def rest(self, lane: str, refused: Unroutable) -> None:
-        """No host of the lane has an address at present: let the site rest, or the lane alone."""
+        """No host of the lane has an address at present, or what it demands: let the site rest, or
+        the lane alone."""
         verdict = refused.verdict
-        if verdict.scope is not Scope.LOCAL:
+        if verdict.scope is not Scope.LOCAL and not refused.by_demand:
             key = f"site:{Lane.parse(lane).pool}:{Lane.parse(lane).site}"
             await self.work.report(Report((), ((key, False, verdict.reason, verdict.text),)))
         await self.work.park_lane(lane, refused.retry_after_s, verdict.reason, verdict.text)

@@ -148,7 +148,7 @@ def _no_host_with_tlsa(troubles: dict[str, Unusable]) -> Unroutable:
         verdict = Verdict(Severity.TRANSIENT, Scope.DOMAIN, "dns_unavailable", text)
     else:
         verdict = verdict_of(Severity.TRANSIENT, Scope.DOMAIN, "dane_required")
-    return Unroutable(verdict, retry_after_s=RETRY_S)
+    return Unroutable(verdict, retry_after_s=RETRY_S, by_demand=True)
 
 
 def _name_of_loops(settings: Settings, port: int) -> str:

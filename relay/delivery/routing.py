@@ -60,10 +60,14 @@ class Routed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Unroutable(msgspec.Struct, frozen=True, tag=True):
-    """Nowhere to go: why, and when it is worth asking again."""
+    """Nowhere to go: why, and when it is worth asking again.
+
+    `by_demand`: for what the lane demands of TLS; other mail to the site may well have where to go.
+    """
 
     verdict: Verdict
     retry_after_s: float
+    by_demand: bool = False
 
     @property
     def may_pass(self) -> bool:

@@ -10,6 +10,7 @@ from relay.delivery.context import Context
 from relay.delivery.directory import load_directory
 from relay.delivery.lanes import Lanes
 from relay.delivery.plan import Plan
+from relay.delivery.routing import Unroutable
 from relay.delivery.values import Dialogue
 from relay.model.lane import Lane
 from relay.model.verdict import Scope, Severity, Verdict
@@ -114,3 +115,15 @@ async def test_tls_that_fails_a_demand_leaves_the_sites_window_alone(
     assert (other.word == "ok") is not narrows, other
     windows = await context.work.store.wire.call("KEYS", f"{context.work.store.p}fb:*")
     assert bool(windows) is narrows
+
+
+@pytest.mark.parametrize("by_demand", [True, False])
+async def test_hosts_without_what_a_lane_demands_are_hosts_to_other_lanes(
+    context: Context, by_demand: bool
+) -> None:
+    lane = str(plan("opportunistic+dane").lane)
+    verdict = Verdict(Severity.TRANSIENT, Scope.DOMAIN, "dns_unavailable", "No answer.")
+    for _ in range(5):
+        await context.rest(lane, Unroutable(verdict, 60.0, by_demand))
+    other = await taken(context, plan("opportunistic"))
+    assert (other.word == "ok") is by_demand, other

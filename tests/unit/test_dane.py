@@ -179,6 +179,7 @@ async def test_mail_waits_where_no_host_has_records_that_can_be_had(
     assert isinstance(refused, Unroutable)
     assert refused.verdict.severity is Severity.TRANSIENT
     assert refused.verdict.reason == "dns_unavailable"
+    assert refused.by_demand
     assert "TLSA of _25._tcp.mx" in refused.verdict.text
     with pytest.raises(ResolverUnavailable):
         await resolver.tlsa("mx1.a.test", 25)
