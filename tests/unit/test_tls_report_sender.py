@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from scripted_dns import ScriptedDns, serving
 from scripted_smtp import Certificate
+from structlog.testing import capture_logs
 
 from relay.delivery import tls_results
 from relay.delivery.directory import load_directory
@@ -259,11 +260,13 @@ async def test_report_of_a_worker_that_vanished_while_it_posted_is_posted_once_m
         await other.send_due()
         assert len(server.requests) == 1
         await taken_over(store)
-        await other.send_due()
+        with capture_logs() as told:
+            await other.send_due()
         await taken_over(store)
         await other.send_due()
         assert len(server.requests) == 2
     assert server.bodies[0] == server.bodies[1]
+    assert [line["event"] for line in told] == ["tls_report.uncertain", "tls_report.sent"]
 
 
 async def test_report_that_workers_vanish_over_is_given_up(
@@ -281,7 +284,9 @@ async def test_report_that_workers_vanish_over_is_given_up(
             killed.cancel()
             await asyncio.gather(killed, return_exceptions=True)
             await taken_over(store)
-        await sender.send_due()
+        with capture_logs() as told:
+            await sender.send_due()
+        assert [line["event"] for line in told] == ["tls_report.given_up"]
         assert len(server.requests) == 2
     assert await store.wire.call("ZCARD", f"{store.p}tls-posts") == 0
 
