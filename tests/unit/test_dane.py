@@ -301,6 +301,17 @@ async def test_records_of_issuers_let_a_certificate_have_the_domains_name_on_a_l
     }
 
 
+async def test_domain_with_very_many_hosts_costs_few_questions_about_tlsa(
+    resolver: Resolver, dns_server: ScriptedDns
+) -> None:
+    for number in range(3, 60):
+        dns_server.add("a.test", "MX", f"{number}0 mx{number}.a.test.")
+        dns_server.add(f"mx{number}.a.test", "A", f"8.8.9.{number}")
+    del dns_server._records["a.test", "MX"][0]
+    assert (await routed(resolver)).lane.security == "opportunistic+dane"
+    assert sum(kind == "TLSA" for _, kind, _ in dns_server.asked) == 10
+
+
 async def test_alias_of_a_domain_lends_both_its_names_to_certificates(
     resolver: Resolver, dns_server: ScriptedDns
 ) -> None:
