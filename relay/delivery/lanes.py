@@ -142,8 +142,8 @@ class Lanes:
     def _slow(self) -> int:
         """How many peers became slow; looked up often, so it is counted now and then."""
         now = time.monotonic()
-        if len(self._tasks) <= self._worker.max_sessions // 2:
-            return 0
+        if len(self._tasks) - len(self._idle) <= self._worker.max_sessions // 2:
+            return 0  # not so many that it mattered
         if now >= self._slow_until:
             self._slow_until = now + SLOW_KNOWN_S
             self._slow_count = sum(task not in self._unproven for _, task in self._slow_ones())
