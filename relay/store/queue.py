@@ -21,6 +21,7 @@ from relay.model.state import State
 from relay.settings.schema import Redis
 from relay.store import connect
 from relay.store.codec import encode_content, message_record, pack_nested, unpack
+from relay.store.fan import Fan
 from relay.store.keys import CLASS_LETTER, split_queue_name
 from relay.store.reader import Views
 from relay.store.scripts import Scripts
@@ -60,6 +61,7 @@ class Store(Views):
         #: What this process counts; `MeterReporter` makes it part of the figures of all.
         self.meter = meter if meter is not None else Meter()
         self.scripts = Scripts(wire, mode, self.meter, copies)
+        self._fan = Fan(wire, self.scripts)
         self._watermark = watermark
         self._memory_checked = 0.0
         self._full_because = ""
@@ -106,7 +108,8 @@ class Store(Views):
         return store
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        await self._fan.close()
         await self.wire.close()
 
     async def ping(self) -> None:
@@ -133,9 +136,10 @@ class Store(Views):
             content = encode_content(submission.content) if first == 1 else b""
             request = accept_request(submission, rows[first - 1 : first - 1 + ROWS_PER_CALL], first)
             request["staged"] = staged
-            if len(content) > BESIDE_OCTETS:
-                request["beside"], content = await self._laid_beside(content), b""
-            answer = await self.scripts.call("accept", request, content)
+            with self._fan.way() as (wire, scripts):
+                if len(content) > BESIDE_OCTETS:
+                    request["beside"], content = await self._laid_beside(content, wire), b""
+                answer = await scripts.call("accept", request, content)
             word, queue_id = self._accepted(answer)
             if word == "replay":
                 return await self._first_receipt(queue_id, submission)
@@ -151,13 +155,13 @@ class Store(Views):
         receipt = _receipt(submission.queue_id, submission.message_id, addresses, "ready")
         return _with_suppressed(receipt, suppressed) if suppressed else receipt
 
-    async def _laid_beside(self, content: bytes) -> str:
-        """Put content where the script that follows takes it from; the name of that place.
+    async def _laid_beside(self, content: bytes, wire: Wire) -> str:
+        """Put content where the script that follows on this wire takes it; the place's name.
 
         Lua would hash each octet, and copy it twice. What no script takes goes by itself.
         """
         name = "beside:" + new_queue_id()
-        await self.wire.prepare("SET", self.p + name, content, "EX", BESIDE_S)
+        await wire.prepare("SET", self.p + name, content, "EX", BESIDE_S)
         return name
 
     @staticmethod

@@ -6,6 +6,7 @@ its text, so that two versions of relay never share code; old ones are small and
 """
 
 import asyncio
+import copy
 import hashlib
 import re
 import time
@@ -88,6 +89,12 @@ class Scripts:
         self._meter = meter
         self._meta = prefix(mode) + "meta"
         self._library, self._text = library(mode)
+
+    def over(self, wire: Wire) -> "Scripts":
+        """The same scripts over another wire to the same store."""
+        other = copy.copy(self)
+        other._wire = wire
+        return other
 
     async def load(self) -> None:
         """Give the library to the server, unless it has it."""

@@ -224,6 +224,7 @@ class Wire:
     def __init__(
         self, url: str, *, client_name: str = "relay", reply_deadline_s: float = REPLY_DEADLINE_S
     ) -> None:
+        self._url = url
         self._reply_deadline_s = reply_deadline_s
         self._place = place_of(url)
         self._client_name = client_name
@@ -237,6 +238,12 @@ class Wire:
     def where(self) -> str:
         """The server's place without credentials, for messages."""
         return self._place.where
+
+    def sibling(self) -> "Wire":
+        """Another wire to the same place, under the same name."""
+        return Wire(
+            self._url, client_name=self._client_name, reply_deadline_s=self._reply_deadline_s
+        )
 
     async def call(self, *arguments: Any) -> Any:
         """One command; its reply (bytes, int, list, None); errors as the exceptions above."""
