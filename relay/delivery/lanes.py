@@ -128,11 +128,12 @@ class Lanes:
     def _trials(self) -> int:
         """Sessions that may still be opened to find out whether the peer speaks.
 
-        Peers that are silent, or have not spoken yet, get half of all places and a few more: the
-        others stay with those that take mail.
+        Peers that are silent, or have not spoken yet, get half of all places: the others stay with
+        those that take mail. A few may be tried beyond, however many are slow: some of those cannot
+        be ended, for their dot was sent.
         """
         half = math.ceil(self._worker.max_sessions / 2)
-        return half + self._turning - len(self._unproven) - self._slow()
+        return self._turning + max(half - self._slow(), 0) - len(self._unproven)
 
     @property
     def _turning(self) -> int:

@@ -190,6 +190,22 @@ async def test_silent_peers_leave_the_places_of_idle_sessions_alone() -> None:
     assert full.places == 32, "they spoke: all may make room"
 
 
+async def test_slow_peers_that_have_the_dot_leave_the_other_places_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They cannot be ended, and who is new may be a quick one."""
+    monkeypatch.setattr(lanes, "SLOW_S", -1.0)
+    monkeypatch.setattr(lanes, "SLOW_KNOWN_S", 0.0)
+    sessions = Sessions(max_sessions=32)
+    for number in range(32):
+        sessions.claims = [Claim(messages=(object(),))]  # type: ignore[arg-type]
+        assert sessions.lanes.offer(f"slow{number}|default|none|"), number
+        await settled()
+    assert (sessions.lanes.sessions, sessions.looks) == (32, 32)
+    sessions.goes_on.set()
+    await settled()
+
+
 async def test_mail_for_a_lane_whose_first_session_only_opens_is_left_to_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
