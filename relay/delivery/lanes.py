@@ -174,16 +174,17 @@ class Lanes:
         return self.places > 0
 
     def give_way(self, lanes: int) -> None:
-        """End idle sessions for so many lanes that found no room.
+        """End sessions for so many lanes that found no room.
 
-        The longest idle go first; before them those whose lane has another one. Where silent peers
-        have more than their share of places, theirs are taken instead.
+        Where silent peers have more than their share of places, theirs are taken. Then idle ones
+        end, the longest idle first; before them those whose lane has another one.
         """
+        is_beyond = self._trials <= 0 or self._slow() > self._worker.max_sessions // 2
+        ending = self._end_dispensable() if is_beyond else 0
         if self._trials <= 0:
-            self._end_dispensable()
             return
         now = asyncio.get_running_loop().time()
-        for task in self._dispensable_idle(lanes - len(self._leaving)):
+        for task in self._dispensable_idle(lanes - ending - len(self._leaving)):
             self._leaving.add(task)
             _, patience = self._idle.pop(task)
             if not patience.expired():
@@ -200,8 +201,8 @@ class Lanes:
             left[state] -= 1
         return [*spare, *only][:count]
 
-    def _end_dispensable(self) -> None:
-        """End sessions of silent peers beyond their half.
+    def _end_dispensable(self) -> int:
+        """End sessions of silent peers beyond their half; how many with mail in hand are ending.
 
         Those that have been opening for long go first, the longest of all; then of those with mail
         in hand, unless its dot was sent, the latest.
@@ -220,6 +221,7 @@ class Lanes:
             if leaver and leaver.is_dispensable() and task not in self._giving_way:
                 self._giving_way.add(task)
                 task.cancel()
+        return len(self._giving_way)
 
     def may_leave(self, leaver: Leaver) -> None:
         """The running session tells by this whether it may be cancelled now."""
